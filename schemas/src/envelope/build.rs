@@ -1,0 +1,233 @@
+//! Records in, sealed envelopes out.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash};
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::frame::{self, FRAME_BYTES, Head, Kind, Origin};
+use super::wire::{CONFIG, WireId, WireRecord, WireScope, WireTables};
+use crate::control::Control;
+use crate::limits::{DECODE_BYTES_MAX, ENVELOPE_BYTES_MAX, ENVELOPE_RECORDS_MAX};
+use crate::record::{IdRef, Record};
+
+type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<Xxh3Default>>;
+
+/// The record does not fit into this envelope any more: seal it and start another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the envelope is full")]
+pub struct EnvelopeFull;
+
+/// Gathers records of one partition and seals them into an envelope.
+///
+/// Call order: [`push`](Self::push) until it answers [`EnvelopeFull`] or enough time
+/// has passed, then [`seal`](Self::seal), which empties the builder for the next
+/// envelope.
+#[derive(Debug, Default)]
+pub struct EnvelopeBuilder {
+    strings: Interner<String>,
+    scopes: Interner<WireScope>,
+    dimensions: Interner<Vec<(u16, u16)>>,
+    base_time_ms: Option<i64>,
+    /// Encoded records; tables are encoded when sealing, since they come first.
+    records: Vec<u8>,
+    count: usize,
+    /// Upper bounds of the encoded tables and of what decoding them will claim.
+    table_bytes: usize,
+    decode_bytes: usize,
+}
+
+/// Bytes kept free for the lengths of the three tables and the base time.
+const TABLE_HEADS_BYTES: usize = 40;
+/// What a decoder claims per record and per table entry at most; a bound on the
+/// in-memory size of the wire structs, strings being borrowed.
+const DECODE_RECORD_BYTES: usize = 96;
+const DECODE_ENTRY_BYTES: usize = 32;
+
+const _: () = assert!(size_of::<WireRecord<'_>>() <= DECODE_RECORD_BYTES);
+
+impl EnvelopeBuilder {
+    /// An empty builder.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Records gathered so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether nothing has been gathered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// An upper bound of the sealed envelope's size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        FRAME_BYTES + TABLE_HEADS_BYTES + self.table_bytes + self.records.len()
+    }
+
+    /// Adds a record that passed [`Record::validate`].
+    ///
+    /// # Errors
+    /// [`EnvelopeFull`] when a limit would be passed; the builder is unchanged.
+    pub fn push(&mut self, record: &Record) -> Result<(), EnvelopeFull> {
+        let cost = Cost::of(record);
+        let fits = self.count < ENVELOPE_RECORDS_MAX
+            && self.bytes() + cost.wire_bytes <= ENVELOPE_BYTES_MAX
+            && self.decode_bytes + cost.decode_bytes <= DECODE_BYTES_MAX;
+        if !fits {
+            return Err(EnvelopeFull);
+        }
+        let scope = WireScope {
+            tenant: self.string(&record.tenant),
+            source: self.string(&record.source),
+            meter: self.string(&record.meter),
+        };
+        let scope = self.scope(scope);
+        let subject = self.optional_string(record.subject.as_deref());
+        let reservation = self.optional_string(record.reservation.as_deref());
+        let dimensions = self.dimension_set(record);
+        let time = record.time.map(|t| t.0 - *self.base_time_ms.get_or_insert(t.0));
+        let id = match record.id.as_deref().map(IdRef::of_text) {
+            Some(IdRef::Text(text)) => WireId::Text(text),
+            Some(IdRef::Uuid(bytes)) => WireId::Uuid(bytes),
+            Some(IdRef::Emitted(_)) | None => WireId::Emitted,
+        };
+        let wire = WireRecord { scope, id, quantity: record.quantity.0, time, subject, dimensions, reservation };
+        encode_into(&wire, &mut self.records);
+        self.count += 1;
+        self.decode_bytes += DECODE_RECORD_BYTES;
+        Ok(())
+    }
+
+    /// Seals what was gathered and leaves the builder empty.
+    ///
+    /// # Panics
+    /// When nothing was gathered.
+    pub fn seal(&mut self, origin: Origin) -> Vec<u8> {
+        assert!(self.count > 0, "an envelope holds at least one record");
+        let strings = self.strings.in_order();
+        let tables = WireTables {
+            strings: strings.iter().map(|s| s.as_str()).collect(),
+            scopes: self.scopes.in_order().into_iter().copied().collect(),
+            dimensions: self.dimensions.in_order().into_iter().cloned().collect(),
+            base_time_ms: self.base_time_ms.unwrap_or(0),
+        };
+        let mut body = Vec::with_capacity(self.bytes());
+        encode_into(&tables, &mut body);
+        body.extend_from_slice(&self.records);
+        let sealed = frame::seal(Head { kind: Kind::Usage, origin, count: self.count }, &body);
+        *self = Self::default();
+        sealed
+    }
+
+    fn string(&mut self, text: &str) -> u16 {
+        let (index, new) = self.strings.index_of(text);
+        if new {
+            self.table_bytes += text.len() + 3;
+            self.decode_bytes += DECODE_ENTRY_BYTES + text.len();
+        }
+        index
+    }
+
+    fn optional_string(&mut self, text: Option<&str>) -> u16 {
+        text.map_or(0, |text| self.string(text) + 1)
+    }
+
+    fn scope(&mut self, scope: WireScope) -> u16 {
+        let (index, new) = self.scopes.index_of(&scope);
+        if new {
+            self.table_bytes += 9;
+            self.decode_bytes += DECODE_ENTRY_BYTES;
+        }
+        index
+    }
+
+    fn dimension_set(&mut self, record: &Record) -> u16 {
+        if record.dimensions.is_empty() {
+            return 0;
+        }
+        let set: Vec<(u16, u16)> =
+            record.dimensions.iter().map(|(name, value)| (self.string(name), self.string(value))).collect();
+        let (index, new) = self.dimensions.index_of(set.as_slice());
+        if new {
+            self.table_bytes += 3 + 6 * set.len();
+            self.decode_bytes += DECODE_ENTRY_BYTES + 4 * set.len();
+        }
+        index + 1
+    }
+}
+
+/// Seals one control record.
+///
+/// # Panics
+/// When it is larger than an envelope: definitions are limited far below that.
+#[must_use]
+pub fn encode_control(control: &Control, origin: Origin) -> Vec<u8> {
+    let mut body = Vec::new();
+    encode_into(control, &mut body);
+    frame::seal(Head { kind: Kind::Control, origin, count: 1 }, &body)
+}
+
+fn encode_into<T: bincode::Encode>(value: &T, out: &mut Vec<u8>) {
+    bincode::encode_into_std_write(value, out, CONFIG).expect("writing to memory cannot fail");
+}
+
+/// What one more record can add at most.
+struct Cost {
+    wire_bytes: usize,
+    decode_bytes: usize,
+}
+
+impl Cost {
+    fn of(record: &Record) -> Self {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let shared = record.tenant.len() + record.source.len() + record.meter.len();
+        let own = text(&record.id) + text(&record.subject) + text(&record.reservation);
+        let dimensions: usize = record.dimensions.iter().map(|(n, v)| n.len() + v.len() + 12).sum();
+        // 64: scope entry, length prefixes and the varint fields at their widest.
+        let wire_bytes = shared + own + dimensions + 64;
+        let entries = 6 + 3 * record.dimensions.len();
+        Self { wire_bytes, decode_bytes: wire_bytes + DECODE_RECORD_BYTES + entries * DECODE_ENTRY_BYTES }
+    }
+}
+
+/// Numbers distinct values in order of their first appearance.
+#[derive(Debug)]
+struct Interner<T> {
+    numbers: FastMap<T, u16>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self { numbers: FastMap::default() }
+    }
+}
+
+impl<T: Eq + Hash> Interner<T> {
+    /// The number of `value`, and whether it is new.
+    fn index_of<Q>(&mut self, value: &Q) -> (u16, bool)
+    where
+        T: std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = T> + ?Sized,
+    {
+        if let Some(index) = self.numbers.get(value) {
+            return (*index, false);
+        }
+        // 512 records bring at most 512 * 38 strings, which fits 16 bits.
+        let index = u16::try_from(self.numbers.len()).expect("an envelope's tables fit 16 bits");
+        self.numbers.insert(value.to_owned(), index);
+        (index, true)
+    }
+
+    fn in_order(&self) -> Vec<&T> {
+        let mut entries: Vec<(&T, u16)> = self.numbers.iter().map(|(value, index)| (value, *index)).collect();
+        entries.sort_unstable_by_key(|(_, index)| *index);
+        entries.into_iter().map(|(value, _)| value).collect()
+    }
+}
