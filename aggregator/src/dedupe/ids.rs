@@ -1,0 +1,184 @@
+//! Lane B: every caller-made id, for the dedupe window of log time.
+
+use std::collections::VecDeque;
+
+use odometer_schemas::definitions::DedupeRule;
+use odometer_schemas::digest::{Fingerprint, RecordHash};
+
+use super::bucket::Bucket;
+use super::table::Entry;
+
+/// What lane B knows of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Never within the window.
+    New,
+    /// With the same content.
+    Same,
+    /// With other content.
+    Other,
+}
+
+/// The ids of the dedupe window, in buckets of log time, oldest first. The last
+/// bucket is the one that ids go into.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    buckets: VecDeque<Bucket>,
+    rule: DedupeRule,
+    placement: u64,
+    len: usize,
+}
+
+impl Ids {
+    pub(crate) fn new(rule: DedupeRule, placement: u64) -> Self {
+        Self { buckets: VecDeque::new(), rule, placement, len: 0 }
+    }
+
+    /// Ids remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Log time since which every id is remembered, if any is.
+    pub(crate) fn oldest_ms(&self) -> Option<i64> {
+        self.buckets.front().map(|bucket| bucket.start_ms)
+    }
+
+    pub(crate) fn rule(&self) -> DedupeRule {
+        self.rule
+    }
+
+    pub(crate) fn buckets(&self) -> impl ExactSizeIterator<Item = &Bucket> {
+        self.buckets.iter()
+    }
+
+    /// Puts back a bucket from a snapshot, oldest first.
+    pub(crate) fn restore(&mut self, bucket: Bucket) {
+        self.len += bucket.len();
+        self.buckets.push_back(bucket);
+    }
+
+    /// A new rule: the open bucket ends where it is, so that ids already remembered
+    /// keep the bounds that they were put under.
+    pub(crate) fn set_rule(&mut self, rule: DedupeRule, log_time_ms: i64) {
+        if rule != self.rule {
+            self.rule = rule;
+            if let Some(open) = self.buckets.back_mut() {
+                open.end_ms = open.end_ms.min(log_time_ms);
+            }
+            self.advance(log_time_ms);
+        }
+    }
+
+    /// Log time moved: opens the bucket that it falls into, and forgets buckets that
+    /// ended a whole window ago.
+    pub(crate) fn advance(&mut self, log_time_ms: i64) {
+        if self.buckets.back().is_none_or(|open| log_time_ms >= open.end_ms) {
+            let bucket_ms = self.rule.bucket_ms();
+            let end_ms = (self.rule.bucket_of(log_time_ms) + 1) * bucket_ms;
+            self.buckets.push_back(Bucket::new(log_time_ms, end_ms));
+        }
+        let forget_ms = log_time_ms.saturating_sub(self.rule.window_ms);
+        while self.buckets.len() > 1 && self.buckets[0].end_ms <= forget_ms {
+            let forgotten = self.buckets.pop_front().map_or(0, |bucket| bucket.len());
+            self.len -= forgotten;
+        }
+    }
+
+    /// Freezes one shard of the oldest bucket that is still hot and no longer open.
+    pub(crate) fn freeze_one(&mut self) {
+        let closed = self.buckets.len().saturating_sub(1);
+        let _ = self.buckets.iter_mut().take(closed).any(Bucket::freeze_one);
+    }
+
+    #[inline]
+    pub(crate) fn prefetch(&self, fingerprint: Fingerprint) {
+        let entry = Entry::new(fingerprint.0, 0);
+        for bucket in &self.buckets {
+            bucket.prefetch(&entry, self.placement);
+        }
+    }
+
+    /// Looks a key up, newest bucket first.
+    #[inline]
+    pub(crate) fn look(&self, fingerprint: Fingerprint, hash: RecordHash) -> Seen {
+        let entry = Entry::new(fingerprint.0, hash.tag());
+        let found = self.buckets.iter().rev().find_map(|bucket| bucket.find(&entry, self.placement));
+        match found {
+            None => Seen::New,
+            Some(tag) if tag == entry.tag => Seen::Same,
+            Some(_) => Seen::Other,
+        }
+    }
+
+    /// Remembers a key that [`look`](Self::look) called new.
+    ///
+    /// # Panics
+    /// Before the first [`advance`](Self::advance): log time was never set.
+    #[inline]
+    pub(crate) fn remember(&mut self, fingerprint: Fingerprint, hash: RecordHash) {
+        let open = self.buckets.back_mut().expect("log time has been set");
+        open.insert(Entry::new(fingerprint.0, hash.tag()), self.placement);
+        self.len += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: i64 = 800;
+
+    fn ids() -> Ids {
+        let mut ids = Ids::new(DedupeRule { window_ms: WINDOW }, 7);
+        ids.advance(0);
+        ids
+    }
+
+    fn key(i: u128) -> Fingerprint {
+        Fingerprint((i << 122) ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+
+    #[test]
+    fn an_id_is_remembered_for_the_window_and_at_most_an_eighth_more() {
+        for at in [0, 50, 99, 100, 777] {
+            let mut ids = ids();
+            ids.advance(at);
+            ids.remember(key(1), RecordHash(5));
+            ids.advance(at + WINDOW);
+            assert_eq!(ids.look(key(1), RecordHash(5)), Seen::Same, "put at {at}");
+            assert_eq!(ids.look(key(1), RecordHash(6)), Seen::Other);
+            ids.advance(at + WINDOW + WINDOW / 8 + 1);
+            assert_eq!(ids.look(key(1), RecordHash(5)), Seen::New);
+            assert_eq!(ids.len(), 0);
+        }
+    }
+
+    #[test]
+    fn freezing_changes_no_answer() {
+        let mut ids = ids();
+        for i in 0..5000 {
+            ids.remember(key(i), RecordHash(i));
+        }
+        ids.advance(100);
+        for step in 0..70 {
+            assert_eq!(ids.look(key(step * 7), RecordHash(step * 7)), Seen::Same);
+            assert_eq!(ids.look(key(9000 + step), RecordHash(0)), Seen::New);
+            ids.freeze_one();
+        }
+        assert_eq!(ids.len(), 5000);
+        assert!((0..5000).all(|i| ids.look(key(i), RecordHash(i)) == Seen::Same));
+    }
+
+    #[test]
+    fn a_shorter_window_forgets_and_a_longer_one_keeps() {
+        let mut ids = ids();
+        ids.remember(key(1), RecordHash(1));
+        ids.advance(500);
+        ids.set_rule(DedupeRule { window_ms: 8000 }, 500);
+        ids.advance(4000);
+        assert_eq!(ids.look(key(1), RecordHash(1)), Seen::Same);
+        ids.set_rule(DedupeRule { window_ms: 80 }, 4000);
+        assert_eq!(ids.look(key(1), RecordHash(1)), Seen::New);
+    }
+}

@@ -1,0 +1,254 @@
+//! One envelope: every record judged in order, accepted ones counted.
+//!
+//! Two passes. The first resolves what records share and hashes every key, so that
+//! the memory a record needs is on its way while earlier ones are judged. The second
+//! judges. Order of judgement: rejected, duplicate or conflict, late, accepted.
+
+use odometer_schemas::accumulator::{Observation, unique_hash};
+use odometer_schemas::commit::ExceptionsRow;
+use odometer_schemas::digest::{Content, Fingerprint, Hasher, RecordHash, ScopeHash, TextHash};
+use odometer_schemas::envelope::{RecordRef, Usage};
+use odometer_schemas::log::Position;
+use odometer_schemas::meter::Aggregation;
+use odometer_schemas::partition::partition_of;
+use odometer_schemas::record::IdRef;
+use odometer_schemas::time::TimeMs;
+use odometer_schemas::verdict::{RejectReason, Verdict, VerdictCounts, pack};
+
+use crate::dedupe::{Ids, Marks, Seen};
+use crate::rules::Rules;
+use crate::totals::{SeriesId, SeriesKey, Totals};
+
+/// Records between a prefetch and its use: enough work to hide a memory access.
+const PREFETCH_AHEAD: usize = 12;
+
+/// How much of event time counts as recent for the live minutes.
+const RECENT_MS: i64 = crate::cells::RECENT_MINUTES as i64 * odometer_schemas::time::MINUTE_MS;
+
+/// Buffers that live as long as the processor, so that an envelope allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    texts: Vec<TextHash>,
+    dimensions: Vec<TextHash>,
+    scopes: Vec<Scope>,
+    hashed: Vec<Hashed>,
+    verdicts: Vec<Verdict>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    hash: ScopeHash,
+    series: Result<(SeriesId, Aggregation), RejectReason>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hashed {
+    fingerprint: Fingerprint,
+    hash: RecordHash,
+}
+
+/// Where and when an envelope stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) partition: u32,
+    pub(crate) partitions: u32,
+    pub(crate) offset: u64,
+    pub(crate) append_time: TimeMs,
+    pub(crate) log_time: TimeMs,
+}
+
+/// The partition's state that judging reads and changes.
+pub(crate) struct Bench<'a> {
+    pub(crate) hasher: Hasher,
+    pub(crate) rules: &'a Rules,
+    pub(crate) ids: &'a mut Ids,
+    pub(crate) marks: &'a mut Marks,
+    pub(crate) totals: &'a mut Totals,
+    pub(crate) counts: &'a mut VerdictCounts,
+}
+
+impl Bench<'_> {
+    /// Judges and counts a whole envelope; the exceptions when not all of it was
+    /// accepted.
+    pub(crate) fn judge(&mut self, usage: &Usage<'_>, place: Place, scratch: &mut Scratch) -> Option<ExceptionsRow> {
+        scratch.hash(&self.hasher, usage, |scopes, texts| self.resolve(usage, place, scopes, texts));
+        scratch.verdicts.clear();
+        let time_ms_max = self.rules.definitions.as_ref().map_or(i64::MAX, |d| place.log_time.0.saturating_add(d.future_ms_max));
+        for index in 0..usage.len() {
+            self.prefetch(usage, index + PREFETCH_AHEAD, scratch);
+            let one = One { usage, record: usage.record(index), index, place, time_ms_max };
+            let scope = scratch.scopes[one.record.scope];
+            let verdict = self.judge_one(&one, scope, scratch.hashed[index]);
+            self.counts.count(verdict);
+            scratch.verdicts.push(verdict);
+        }
+        let all_accepted = scratch.verdicts.iter().all(|verdict| *verdict == Verdict::Accepted);
+        (!all_accepted).then(|| ExceptionsRow { offset: place.offset, verdicts: pack(&scratch.verdicts) })
+    }
+
+    /// Finds the series of every distinct (tenant, source, meter) in the envelope.
+    fn resolve(&mut self, usage: &Usage<'_>, place: Place, scopes: &mut Vec<Scope>, texts: &[TextHash]) {
+        for scope in usage.scopes() {
+            let (tenant, meter) = (texts[scope.tenant], texts[scope.meter]);
+            let hash = self.hasher.scope(tenant, texts[scope.source], meter);
+            let key = SeriesKey::new(tenant, meter);
+            let series = match self.totals.find_series(key) {
+                Some(series) => Ok(series),
+                None => self.open_series(key, usage.strings()[scope.tenant], usage.strings()[scope.meter], place),
+            };
+            let series = series.and_then(|series| {
+                let aggregation = self.totals.active(series).ok_or(RejectReason::UnknownMeter)?;
+                Ok((series, aggregation))
+            });
+            scopes.push(Scope { hash, series });
+        }
+    }
+
+    #[cold]
+    fn open_series(&mut self, key: SeriesKey, tenant: &str, meter: &str, place: Place) -> Result<SeriesId, RejectReason> {
+        if partition_of(tenant, place.partitions) != place.partition {
+            return Err(RejectReason::WrongPartition);
+        }
+        let definitions = self.rules.definitions.as_ref();
+        let meter = definitions.and_then(|d| d.meter(meter)).ok_or(RejectReason::UnknownMeter)?;
+        Ok(self.totals.add_series(key, tenant, &meter.name, meter.aggregation))
+    }
+
+    #[inline]
+    fn prefetch(&self, usage: &Usage<'_>, index: usize, scratch: &Scratch) {
+        if let Some(hashed) = scratch.hashed.get(index) {
+            self.ids.prefetch(hashed.fingerprint);
+            if let Ok((series, _)) = scratch.scopes[usage.record(index).scope].series {
+                self.totals.prefetch(series);
+            }
+        }
+    }
+
+    #[inline]
+    fn judge_one(&mut self, one: &One<'_, '_>, scope: Scope, hashed: Hashed) -> Verdict {
+        let (series, seen) = match self.check(one, scope) {
+            Ok(checked) => checked,
+            Err(reason) => return Verdict::Rejected(reason),
+        };
+        match self.first_seen(&one.record.id, hashed) {
+            Ok(Seen::New) => {}
+            Ok(Seen::Same) => return Verdict::Duplicate,
+            Ok(Seen::Other) => return Verdict::Conflict,
+            Err(reason) => return Verdict::Rejected(reason),
+        }
+        let time = TimeMs(seen.time_ms);
+        let rules = self.rules;
+        let at = self.totals.slot_at(series, time, |tenant| rules.period_of(tenant, time));
+        if rules.is_closed(at.period) {
+            return Verdict::Late;
+        }
+        self.totals.add(series, at, &seen, hashed.hash);
+        if seen.time_ms > one.place.log_time.0 - RECENT_MS {
+            self.totals.add_recent(series, time, seen.quantity);
+        }
+        Verdict::Accepted
+    }
+
+    /// The rules that a record breaks whatever was seen before.
+    #[inline]
+    fn check(&self, one: &One<'_, '_>, scope: Scope) -> Result<(SeriesId, Observation), RejectReason> {
+        let (series, aggregation) = scope.series?;
+        let time = one.record.time.unwrap_or(one.place.append_time);
+        time.checked().map_err(|_| RejectReason::TimeOutOfRange)?;
+        if time.0 > one.time_ms_max {
+            return Err(RejectReason::TimeInFuture);
+        }
+        let unique = match aggregation {
+            Aggregation::UniqueCount => one.unique(&self.hasher).ok_or(RejectReason::MissingUniqueValue)?,
+            _ => 0,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "an envelope holds at most 512 records")]
+        let index = one.index as u16;
+        let position = Position { partition: one.place.partition, offset: one.place.offset, index };
+        let quantity = one.record.quantity.0;
+        Ok((series, Observation { quantity, time_ms: time.0, ordinal: position.ordinal(), unique }))
+    }
+
+    /// Whether the key is new, and remembers it if so. Late records are remembered
+    /// too: another copy of one is a duplicate.
+    #[inline]
+    fn first_seen(&mut self, id: &IdRef<'_>, hashed: Hashed) -> Result<Seen, RejectReason> {
+        if let IdRef::Emitted(id) = id {
+            let new = self.marks.decide(id.source, id.epoch, id.sequence)?;
+            return Ok(if new { Seen::New } else { Seen::Same });
+        }
+        let seen = self.ids.look(hashed.fingerprint, hashed.hash);
+        if seen == Seen::New {
+            self.ids.remember(hashed.fingerprint, hashed.hash);
+        }
+        Ok(seen)
+    }
+}
+
+/// One record in its place.
+struct One<'u, 'a> {
+    usage: &'u Usage<'a>,
+    record: RecordRef<'a>,
+    index: usize,
+    place: Place,
+    /// Event times above it lie too far in the future.
+    time_ms_max: i64,
+}
+
+impl One<'_, '_> {
+    fn unique(&self, hasher: &Hasher) -> Option<u64> {
+        let dimensions = self.record.dimensions.into_iter().flat_map(|set| self.usage.dimensions(set));
+        unique_hash(hasher, dimensions, self.record.subject.map(|at| self.usage.strings()[at]))
+    }
+}
+
+impl Scratch {
+    /// Fills the buffers for one envelope.
+    fn hash(&mut self, hasher: &Hasher, usage: &Usage<'_>, resolve: impl FnOnce(&mut Vec<Scope>, &[TextHash])) {
+        self.hash_tables(hasher, usage);
+        self.scopes.clear();
+        resolve(&mut self.scopes, &self.texts);
+        self.hashed.clear();
+        for record in usage.records() {
+            let scope = self.scopes[record.scope].hash;
+            self.hashed.push(self.hash_record(hasher, scope, &record));
+        }
+    }
+
+    /// Keys and contents only, for ids that are learned again from the log.
+    pub(crate) fn keys(
+        &mut self,
+        hasher: &Hasher,
+        usage: &Usage<'_>,
+    ) -> impl Iterator<Item = (Fingerprint, RecordHash)> + '_ {
+        self.hash(hasher, usage, |scopes, texts| {
+            scopes.extend(usage.scopes().map(|scope| Scope {
+                hash: hasher.scope(texts[scope.tenant], texts[scope.source], texts[scope.meter]),
+                series: Err(RejectReason::UnknownMeter),
+            }));
+        });
+        self.hashed.iter().map(|hashed| (hashed.fingerprint, hashed.hash))
+    }
+
+    fn hash_tables(&mut self, hasher: &Hasher, usage: &Usage<'_>) {
+        self.texts.clear();
+        self.texts.extend(usage.strings().iter().map(|text| hasher.text(text)));
+        self.dimensions.clear();
+        let sets = 0..usage.dimension_sets();
+        self.dimensions.extend(sets.map(|set| hasher.dimensions(usage.dimensions(set))));
+    }
+
+    #[inline]
+    fn hash_record(&self, hasher: &Hasher, scope: ScopeHash, record: &RecordRef<'_>) -> Hashed {
+        let optional = |index: Option<usize>| index.map_or_else(TextHash::default, |at| self.texts[at]);
+        let fingerprint = hasher.fingerprint(scope, &record.id);
+        let content = Content {
+            quantity: record.quantity.0,
+            time_ms: record.time.map(|time| time.0),
+            subject: optional(record.subject),
+            dimensions: record.dimensions.map_or_else(TextHash::default, |set| self.dimensions[set]),
+            reservation: optional(record.reservation),
+        };
+        Hashed { fingerprint, hash: hasher.record(fingerprint, &content) }
+    }
+}

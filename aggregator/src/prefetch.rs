@@ -1,0 +1,17 @@
+//! Asks the processor to fetch a cache line before it is needed.
+
+/// Hints that `slice[index]` will be read soon. Out of range is no hint.
+#[inline]
+#[expect(unsafe_code, reason = "the intrinsic is unsafe; the pointer comes from a live reference")]
+pub(crate) fn prefetch<T>(slice: &[T], index: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(item) = slice.get(index) {
+        // SAFETY: a prefetch reads nothing and faults never; the address is that of
+        // a live reference.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(item).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (slice, index);
+}
