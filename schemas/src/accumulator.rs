@@ -3,7 +3,8 @@
 
 use bincode::{Decode, Encode};
 
-use crate::meter::Aggregation;
+use crate::digest::Hasher;
+use crate::meter::{Aggregation, UNIQUE_VALUE_DIMENSION};
 use crate::quantity::div_round_half_up;
 use crate::sketch::Distinct;
 
@@ -18,6 +19,19 @@ pub struct Observation {
     pub ordinal: u64,
     /// Hash of the counted text, for `unique_count` meters; zero otherwise.
     pub unique: u64,
+}
+
+/// What a `unique_count` record counts, as an [`Observation::unique`]: the dimension
+/// [`UNIQUE_VALUE_DIMENSION`], else the subject; `None` when it has neither.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the sketch works on the low half of the hash")]
+pub fn unique_hash<'a>(
+    hasher: &Hasher,
+    mut dimensions: impl Iterator<Item = (&'a str, &'a str)>,
+    subject: Option<&str>,
+) -> Option<u64> {
+    let value = dimensions.find(|(name, _)| *name == UNIQUE_VALUE_DIMENSION).map(|(_, value)| value);
+    value.or(subject).map(|text| hasher.text(text).0 as u64)
 }
 
 /// Sum, count and whatever else a meter's aggregation needs. Merging two
@@ -187,6 +201,17 @@ mod tests {
             assert_eq!(of(aggregation, &seen).value(), value, "{aggregation:?}");
             assert_eq!(of(aggregation, &[]).value(), 0, "{aggregation:?} of nothing");
         }
+    }
+
+    #[test]
+    fn a_unique_record_counts_its_value_else_its_subject() {
+        let hasher = Hasher::new(1);
+        let hash =
+            |pairs: &[(&'static str, &'static str)], subject| unique_hash(&hasher, pairs.iter().copied(), subject);
+        let value = hash(&[("model", "m"), ("value", "a")], Some("b"));
+        assert_eq!(value, hash(&[], Some("a")));
+        assert_ne!(value, hash(&[("model", "m")], Some("b")));
+        assert_eq!(hash(&[("model", "m")], None), None);
     }
 
     #[test]
