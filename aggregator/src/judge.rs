@@ -71,9 +71,11 @@ impl Bench<'_> {
     /// Judges and counts a whole envelope; the exceptions when not all of it was
     /// accepted.
     pub(crate) fn judge(&mut self, usage: &Usage<'_>, place: Place, scratch: &mut Scratch) -> Option<ExceptionsRow> {
-        scratch.hash(&self.hasher, usage, |scopes, texts| self.resolve(usage, place, scopes, texts));
+        let hasher = self.hasher;
+        scratch.hash(&hasher, usage, |scopes, texts| self.resolve(usage, place, scopes, texts));
         scratch.verdicts.clear();
-        let time_ms_max = self.rules.definitions.as_ref().map_or(i64::MAX, |d| place.log_time.0.saturating_add(d.future_ms_max));
+        let time_ms_max =
+            self.rules.definitions.as_ref().map_or(i64::MAX, |d| place.log_time.0.saturating_add(d.future_ms_max));
         for index in 0..usage.len() {
             self.prefetch(usage, index + PREFETCH_AHEAD, scratch);
             let one = One { usage, record: usage.record(index), index, place, time_ms_max };
@@ -105,7 +107,13 @@ impl Bench<'_> {
     }
 
     #[cold]
-    fn open_series(&mut self, key: SeriesKey, tenant: &str, meter: &str, place: Place) -> Result<SeriesId, RejectReason> {
+    fn open_series(
+        &mut self,
+        key: SeriesKey,
+        tenant: &str,
+        meter: &str,
+        place: Place,
+    ) -> Result<SeriesId, RejectReason> {
         if partition_of(tenant, place.partitions) != place.partition {
             return Err(RejectReason::WrongPartition);
         }

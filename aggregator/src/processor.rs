@@ -120,8 +120,9 @@ impl Processor {
         };
         let usable = snapshot.filter(|s| s.partition == options.partition && s.next_offset <= state.next_offset);
         // Without a snapshot all is learned from the log's start; the rule that holds
-        // there comes with the first definitions.
-        let first_rule = DedupeRule { window_ms: DedupeRule::WINDOW_MS_DEFAULT };
+        // there comes with the first definitions found; until then the one in force does.
+        let window_ms = rules.definitions.as_ref().map_or(DedupeRule::WINDOW_MS_DEFAULT, |d| d.dedupe.window_ms);
+        let first_rule = DedupeRule { window_ms };
         let (learn_from, log_time, ids) = match usable {
             Some(snapshot) => (snapshot.next_offset, snapshot.log_time, snapshot.into_ids(options.placement_seed)),
             None => (0, TimeMs(0), Ids::new(first_rule, options.placement_seed)),
@@ -363,11 +364,11 @@ impl Processor {
 fn restore_totals(totals: &mut Totals, hasher: &Hasher, state: &PartitionState) -> Result<(), RestoreError> {
     for row in &state.totals {
         let key = SeriesKey::new(hasher.text(&row.tenant), hasher.text(&row.meter));
-        let series = totals
-            .find_series(key)
-            .unwrap_or_else(|| totals.add_series(key, &row.tenant, &row.meter, row.aggregation));
-        let total = Accumulator::restore(row.aggregation, row.records, row.sum, &row.state)
-            .map_err(|_| unreadable(&format!("state of total ({}, {}, {})", row.tenant, row.meter, row.period_start_ms)))?;
+        let series =
+            totals.find_series(key).unwrap_or_else(|| totals.add_series(key, &row.tenant, &row.meter, row.aggregation));
+        let total = Accumulator::restore(row.aggregation, row.records, row.sum, &row.state).map_err(|_| {
+            unreadable(&format!("state of total ({}, {}, {})", row.tenant, row.meter, row.period_start_ms))
+        })?;
         totals.restore(series, row, total);
     }
     Ok(())
@@ -375,7 +376,9 @@ fn restore_totals(totals: &mut Totals, hasher: &Hasher, state: &PartitionState) 
 
 fn check_rules_version(control: &Control) -> Result<(), Refusal> {
     match control {
-        Control::Definitions(d) if d.rules_version > RULES_VERSION => Err(Refusal::RulesVersion { found: d.rules_version }),
+        Control::Definitions(d) if d.rules_version > RULES_VERSION => {
+            Err(Refusal::RulesVersion { found: d.rules_version })
+        }
         _ => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //! cell beside it, and the recent minutes.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher as _};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use odometer_schemas::accumulator::{Accumulator, Observation};
@@ -95,7 +95,13 @@ impl Totals {
         self.series_by_key.get(&key).copied().map(SeriesId)
     }
 
-    pub(crate) fn add_series(&mut self, key: SeriesKey, tenant: &str, meter: &str, aggregation: Aggregation) -> SeriesId {
+    pub(crate) fn add_series(
+        &mut self,
+        key: SeriesKey,
+        tenant: &str,
+        meter: &str,
+        aggregation: Aggregation,
+    ) -> SeriesId {
         let number = u32::try_from(self.series.len()).expect("series are bounded far below 2^32");
         self.series.push(Series {
             current: NO_PERIOD,
@@ -127,7 +133,12 @@ impl Totals {
     /// The slot of the period that `time` falls into, when the series' latest period
     /// holds it or it was used before.
     #[inline]
-    pub(crate) fn slot_at(&mut self, series: SeriesId, time: TimeMs, period_of: impl FnOnce(&str) -> Interval) -> SlotRef {
+    pub(crate) fn slot_at(
+        &mut self,
+        series: SeriesId,
+        time: TimeMs,
+        period_of: impl FnOnce(&str) -> Interval,
+    ) -> SlotRef {
         let found = &self.series[series.0 as usize];
         if found.current.contains(time) {
             return SlotRef { slot: found.current_slot, period: found.current };

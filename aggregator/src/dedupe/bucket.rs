@@ -100,7 +100,6 @@ impl Shard {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "six bits")]
 fn shard_of(entry: &Entry) -> usize {
     (entry.high >> 58) as usize
 }

@@ -124,7 +124,6 @@ impl Mark {
 
     /// Sets a bit at or above the low-water mark and moves the mark over what has
     /// become contiguous. The bitmap has no trailing zero words.
-    #[expect(clippy::cast_possible_truncation, reason = "the distance is below AHEAD_MAX plus a word")]
     fn set(&mut self, sequence: u64) -> bool {
         let distance = sequence - self.base;
         let (word, bit) = ((distance / WORD_BITS) as usize, 1 << (distance % WORD_BITS));

@@ -100,7 +100,6 @@ impl Table {
     /// Where probing starts. The placement seed is not known to callers, so that no
     /// choice of ids can crowd one place; it changes no verdict.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "masked to the table's size")]
     fn home(&self, low: u64, placement: u64) -> usize {
         let mixed = (low ^ placement).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 20) as usize & self.slots.len().wrapping_sub(1)
