@@ -2,6 +2,8 @@
 //! partition. One implementation per footing; every implementation passes the same
 //! test body.
 
+pub mod embedded;
+
 use std::time::Duration;
 
 use odometer_schemas::log::LogEntry;

@@ -1,0 +1,209 @@
+//! The one thread that writes: commands in, commits and answers out. A failed commit
+//! is answered to everyone in it and ends nothing; it never panics on what the
+//! storage does.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use odometer_schemas::time::TimeMs;
+use rusqlite::params;
+use tokio::sync::oneshot;
+
+use super::store::{Store, Tail, failed};
+use super::{EmbeddedOptions, Shared, locked};
+use crate::log::{AppendError, Appended, LogError};
+
+/// Envelopes that one step of retention removes: a few milliseconds of work, so that
+/// appends between two steps do not wait longer.
+const REMOVE_ROWS_MAX: u64 = 256;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(Append),
+    Retain(Retain),
+    Close,
+}
+
+/// An envelope and who waits for it.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) partition: u32,
+    pub(super) envelope: Vec<u8>,
+    pub(super) answer: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+/// A removal, done step by step.
+#[derive(Debug)]
+pub(super) struct Retain {
+    pub(super) partition: u32,
+    pub(super) below_offset: u64,
+    pub(super) removed: u64,
+    pub(super) answer: SyncSender<Result<u64, LogError>>,
+}
+
+/// The writer's state.
+pub(super) struct Writer {
+    store: Store,
+    options: EmbeddedOptions,
+    queue: Receiver<Command>,
+    shared: Arc<Shared>,
+    /// Where each partition goes on; none when the file must be asked again.
+    tails: Option<Vec<Tail>>,
+    /// Each waits for its caller, so there are as many as there are callers.
+    retains: VecDeque<Retain>,
+    is_closing: bool,
+}
+
+impl Writer {
+    pub(super) fn new(store: Store, options: EmbeddedOptions, queue: Receiver<Command>, shared: Arc<Shared>) -> Self {
+        Self { store, options, queue, shared, tails: None, retains: VecDeque::new(), is_closing: false }
+    }
+
+    /// Works until it is closed, then empties the queue and tidies the file.
+    pub(super) fn run(mut self) -> Result<(), LogError> {
+        let mut batch = Vec::new();
+        loop {
+            self.gather(&mut batch);
+            if self.is_closing && batch.is_empty() && self.retains.is_empty() {
+                return self.store.fold().map_err(failed("folding its write-ahead log into the file"));
+            }
+            self.append(&mut batch);
+            self.retain_step();
+        }
+    }
+
+    /// Moves what waits into `batch`, up to a commit's size. Blocks for the first
+    /// command when there is nothing else to do.
+    fn gather(&mut self, batch: &mut Vec<Append>) {
+        let mut bytes = 0;
+        let mut may_block = self.retains.is_empty() && !self.is_closing;
+        while batch.len() < self.options.batch_envelopes_max && bytes < self.options.batch_bytes_max {
+            let next = if may_block { self.queue.recv().ok() } else { self.queue.try_recv().ok() };
+            let blocked = std::mem::replace(&mut may_block, false);
+            match next {
+                Some(Command::Append(append)) => {
+                    bytes += append.envelope.len();
+                    batch.push(append);
+                }
+                Some(Command::Retain(retain)) => self.retains.push_back(retain),
+                Some(Command::Close) => self.is_closing = true,
+                // Nobody is left who could send anything.
+                None if blocked => self.is_closing = true,
+                None => break,
+            }
+        }
+        self.shared.queued_envelopes.fetch_sub(batch.len(), Ordering::Relaxed);
+    }
+
+    /// Commits `batch` and answers everyone in it.
+    fn append(&mut self, batch: &mut Vec<Append>) {
+        if batch.is_empty() {
+            return;
+        }
+        match self.commit(batch) {
+            Ok(appended) => {
+                self.note(None);
+                self.shared.announce();
+                for (append, appended) in batch.drain(..).zip(appended) {
+                    // Whoever stopped waiting does not want to know.
+                    let _ = append.answer.send(Ok(appended));
+                }
+            }
+            Err(error) => {
+                self.tails = None;
+                let reason = error.to_string();
+                for append in batch.drain(..) {
+                    let _ = append.answer.send(Err(AppendError::Unavailable(reason.clone())));
+                }
+                self.note(Some(reason));
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: &[Append]) -> rusqlite::Result<Vec<Appended>> {
+        let mut tails = match self.tails.take() {
+            Some(tails) => tails,
+            None => self.store.tails()?,
+        };
+        let now = (self.options.clock)();
+        let transaction = self.store.begin()?;
+        let mut appended = Vec::with_capacity(batch.len());
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO envelopes (partition, offset, append_time_ms, bytes) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            for append in batch {
+                let entry = tails[append.partition as usize].take_next(now);
+                insert.execute(params![append.partition, entry.offset, entry.append_time.0, append.envelope])?;
+                appended.push(entry);
+            }
+        }
+        transaction.commit()?;
+        self.tails = Some(tails);
+        Ok(appended)
+    }
+
+    /// Keeps what happened for whoever asks after the log's health.
+    fn note(&self, failure: Option<String>) {
+        let mut health = locked(&self.shared.health);
+        let was_failing = std::mem::replace(&mut health.is_failing, failure.is_some());
+        match failure {
+            Some(reason) => {
+                if !was_failing {
+                    tracing::error!(reason, "the embedded log cannot be written");
+                }
+                health.failures += 1;
+                health.last_error = Some(reason);
+            }
+            None => {
+                if was_failing {
+                    tracing::info!("the embedded log can be written again");
+                }
+                health.commits += 1;
+            }
+        }
+    }
+
+    /// One step of the oldest removal; answers it when it is done.
+    fn retain_step(&mut self) {
+        let Some(mut retain) = self.retains.pop_front() else { return };
+        let outcome = match self.store.remove(retain.partition, retain.below_offset, REMOVE_ROWS_MAX) {
+            Ok(REMOVE_ROWS_MAX) => {
+                retain.removed += REMOVE_ROWS_MAX;
+                self.retains.push_front(retain);
+                return;
+            }
+            Ok(removed) => Ok(retain.removed + removed),
+            Err(error) => Err(failed("removing old envelopes")(error)),
+        };
+        // Whoever stopped waiting does not want to know.
+        let _ = retain.answer.send(outcome);
+    }
+}
+
+impl Tail {
+    /// The next place in the partition. Its time is `now`, but never before the
+    /// newest envelope's: the log's time does not go back when the clock does.
+    fn take_next(&mut self, now: TimeMs) -> Appended {
+        let append_time = self.last_append_time.map_or(now, |last| last.max(now));
+        let offset = self.next_offset;
+        *self = Self { next_offset: offset + 1, last_append_time: Some(append_time) };
+        Appended { offset, append_time }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn append_time_never_goes_back() {
+        let mut tail = Tail::default();
+        let times = [5, 9, 3, 9, 10].map(|now| tail.take_next(TimeMs(now)).append_time.0);
+        assert_eq!(times, [5, 9, 9, 9, 10]);
+        assert_eq!(tail.next_offset, 5);
+    }
+}
