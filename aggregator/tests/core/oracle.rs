@@ -1,12 +1,9 @@
 //! The core against a naive model: plain maps, no windows of hashes, no slots. Both
 //! must give every record the same verdict and every total the same value.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod support;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::support::{MemoryBook, OPTIONS, any_log};
 use odometer_aggregator::{LiveCells, Processor};
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
@@ -18,7 +15,9 @@ use odometer_schemas::record::Record;
 use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::{RejectReason, Verdict, unpack};
 use proptest::prelude::*;
-use support::{MemoryBook, OPTIONS, any_log};
+
+/// Event time, order of acceptance, record.
+type Counted = (i64, usize, Record);
 
 /// (tenant, source, id, meter).
 type Key = (String, String, String, String);
@@ -32,7 +31,7 @@ struct Naive {
     ids: HashMap<Key, (Record, i64)>,
     open_bucket_end_ms: i64,
     emitted: HashMap<u128, (u32, HashSet<u64>)>,
-    accepted: BTreeMap<(String, String, String), Vec<(i64, usize, Record)>>,
+    accepted: BTreeMap<(String, String, String), Vec<Counted>>,
     order: usize,
 }
 
@@ -136,7 +135,7 @@ impl Naive {
         }
     }
 
-    fn value(aggregation: Aggregation, records: &[(i64, usize, Record)]) -> i128 {
+    fn value(aggregation: Aggregation, records: &[Counted]) -> i128 {
         let quantities = records.iter().map(|(_, _, r)| i128::from(r.quantity.0));
         let n = records.len() as i128;
         match aggregation {

@@ -1,15 +1,11 @@
 //! Verdicts and totals are a pure function of the log: any log, cut anywhere,
 //! restored from any snapshot or from none, gives byte-identical commits.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod support;
-
+use crate::support::{MemoryBook, OPTIONS, any_log};
 use odometer_aggregator::{LiveCells, Processor};
 use odometer_schemas::commit::{PartitionCommit, PartitionState};
 use odometer_schemas::log::LogEntry;
 use proptest::prelude::*;
-use support::{MemoryBook, OPTIONS, any_log};
 
 fn fresh() -> Processor {
     Processor::restore(OPTIONS, &PartitionState::default(), None, LiveCells::default()).unwrap()
