@@ -5,99 +5,194 @@
 //! handles and touches the map only when a new counter appears.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use dashmap::DashMap;
+use odometer_schemas::digest::{Digest, RecordHash};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::time::{Interval, MINUTE_MS, TimeMs};
 
-/// Minutes that a series shows live. Longer windows are answered from rollups.
+/// Minutes that a cell shows live. Longer windows are answered from rollups.
 pub const RECENT_MINUTES: usize = 8;
 
-/// The live counter of one (tenant, meter, period).
+/// The live counter of one (tenant, meter, period), and the exact state behind it.
 ///
-/// One writer stores, readers load. The value saturates at the ends of 64 bits; the
-/// exact 128-bit total is in the totals book.
-#[derive(Debug, Default)]
+/// One writer stores, readers load. Everything that a record changes lies in one
+/// cache line; the ring of recent minutes follows.
+#[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Cell {
+    start_ms: i64,
+    length_ms: u32,
+    dirty: AtomicBool,
+    /// The aggregated value; saturates at the ends of 64 bits.
     settled: AtomicI64,
     records: AtomicU64,
+    /// The exact sum, low half first. Only the writer reads it.
+    sum: [AtomicU64; 2],
+    /// Digest of the accepted records, low half first. Only the writer reads it.
+    digest: [AtomicU64; 2],
+    recent: [RecentMinute; RECENT_MINUTES],
 }
 
+/// One minute of event time. A slot is reused when its minute has passed out of the
+/// ring.
+#[derive(Debug)]
+struct RecentMinute {
+    start_ms: AtomicI64,
+    sum: AtomicI64,
+}
+
+/// Bytes that the design allows for one cell.
+const CELL_BYTES_MAX: usize = 256;
+const _: () = assert!(size_of::<Cell>() <= CELL_BYTES_MAX);
+const _: () = assert!(std::mem::offset_of!(Cell, recent) == 64);
+
 impl Cell {
-    /// The aggregated value in base units.
+    /// An empty cell. Periods are months, and 31 days of milliseconds fit 32 bits.
+    pub(crate) fn new(period: Interval) -> Self {
+        let length_ms = u32::try_from(period.end.0 - period.start.0).expect("a period is at most 31 days long");
+        let minute = || RecentMinute { start_ms: AtomicI64::new(i64::MIN), sum: AtomicI64::new(0) };
+        Self {
+            start_ms: period.start.0,
+            length_ms,
+            dirty: AtomicBool::new(false),
+            settled: AtomicI64::new(0),
+            records: AtomicU64::new(0),
+            sum: Default::default(),
+            digest: Default::default(),
+            recent: std::array::from_fn(|_| minute()),
+        }
+    }
+
+    /// The period that the cell counts.
+    #[must_use]
+    pub fn period(&self) -> Interval {
+        Interval { start: TimeMs(self.start_ms), end: TimeMs(self.start_ms + i64::from(self.length_ms)) }
+    }
+
+    /// The aggregated value in base units, saturated at the ends of 64 bits; the exact
+    /// 128-bit total is in the totals book.
     #[must_use]
     pub fn settled(&self) -> i64 {
-        self.settled.load(Ordering::Relaxed)
+        self.settled.load(Relaxed)
     }
 
     /// Accepted records.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.records.load(Ordering::Relaxed)
+        self.records.load(Relaxed)
     }
 
-    #[inline]
-    pub(crate) fn store(&self, settled: i128, records: u64) {
-        let saturated = i64::try_from(settled).unwrap_or(if settled < 0 { i64::MIN } else { i64::MAX });
-        self.settled.store(saturated, Ordering::Relaxed);
-        self.records.store(records, Ordering::Relaxed);
-    }
-}
-
-/// Sums of the last minutes of event time of one (tenant, meter). A slot is reused
-/// when its minute has passed out of the ring.
-#[derive(Debug)]
-pub struct Recent {
-    slots: [RecentSlot; RECENT_MINUTES],
-}
-
-#[derive(Debug)]
-struct RecentSlot {
-    start_ms: AtomicI64,
-    sum: AtomicI64,
-}
-
-impl Default for Recent {
-    fn default() -> Self {
-        let slot = || RecentSlot { start_ms: AtomicI64::new(i64::MIN), sum: AtomicI64::new(0) };
-        Self { slots: std::array::from_fn(|_| slot()) }
-    }
-}
-
-impl Recent {
-    /// (minute start in Unix milliseconds, sum in base units), oldest first.
+    /// Sums of the last minutes of event time that had any: (minute start, base
+    /// units), oldest first.
     #[must_use]
-    pub fn minutes(&self) -> Vec<(TimeMs, i64)> {
-        let read = |slot: &RecentSlot| {
-            let start_ms = slot.start_ms.load(Ordering::Acquire);
-            let sum = slot.sum.load(Ordering::Acquire);
+    pub fn recent_minutes(&self) -> Vec<(TimeMs, i64)> {
+        use std::sync::atomic::Ordering::Acquire;
+        let read = |minute: &RecentMinute| {
+            let start_ms = minute.start_ms.load(Acquire);
+            let sum = minute.sum.load(Acquire);
             // A slot that was reused meanwhile is not this minute's any more.
-            let still = slot.start_ms.load(Ordering::Acquire) == start_ms;
+            let still = minute.start_ms.load(Acquire) == start_ms;
             (start_ms != i64::MIN && still).then_some((TimeMs(start_ms), sum))
         };
-        let mut minutes: Vec<_> = self.slots.iter().filter_map(read).collect();
+        let mut minutes: Vec<_> = self.recent.iter().filter_map(read).collect();
         minutes.sort_unstable();
         minutes
     }
 
     #[inline]
-    pub(crate) fn add(&self, minute_ms: i64, quantity: i64) {
-        let ring = RECENT_MINUTES as i64;
-        let at = usize::try_from((minute_ms / MINUTE_MS).rem_euclid(ring)).unwrap_or(0);
-        let slot = &self.slots[at];
-        let held_ms = slot.start_ms.load(Ordering::Relaxed);
+    pub(crate) fn contains(&self, time: TimeMs) -> bool {
+        let into_ms = time.0.wrapping_sub(self.start_ms);
+        (0..i64::from(self.length_ms)).contains(&into_ms)
+    }
+
+    /// Adds one accepted record to sum, count and digest; whether the cell was clean.
+    #[inline]
+    pub(crate) fn add(&self, quantity: i64, hash: RecordHash) -> bool {
+        let (sum, mut digest) = (self.sum() + i128::from(quantity), self.digest());
+        digest.add(hash);
+        store(&self.sum, sum.cast_unsigned());
+        store(&self.digest, digest.0);
+        self.records.store(self.records.load(Relaxed) + 1, Relaxed);
+        let was_clean = !self.dirty.load(Relaxed);
+        self.dirty.store(true, Relaxed);
+        was_clean
+    }
+
+    /// Puts back what the totals book holds.
+    pub(crate) fn restore(&self, sum: i128, records: u64, digest: Digest) {
+        store(&self.sum, sum.cast_unsigned());
+        store(&self.digest, digest.0);
+        self.records.store(records, Relaxed);
+    }
+
+    /// Publishes the aggregated value.
+    #[inline]
+    pub(crate) fn publish(&self, value: i128) {
+        let saturated = i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
+        self.settled.store(saturated, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn sum(&self) -> i128 {
+        load(&self.sum).cast_signed()
+    }
+
+    #[inline]
+    pub(crate) fn digest(&self) -> Digest {
+        Digest(load(&self.digest))
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Relaxed)
+    }
+
+    pub(crate) fn clean(&self) {
+        self.dirty.store(false, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn add_recent(&self, minute_ms: i64, quantity: i64) {
+        use std::sync::atomic::Ordering::Release;
+        let minute = &self.recent[ring_index(minute_ms)];
+        let held_ms = minute.start_ms.load(Relaxed);
         if held_ms > minute_ms {
             return;
         }
         if held_ms < minute_ms {
-            slot.start_ms.store(i64::MIN, Ordering::Release);
-            slot.sum.store(0, Ordering::Release);
-            slot.start_ms.store(minute_ms, Ordering::Release);
+            minute.start_ms.store(i64::MIN, Release);
+            minute.sum.store(0, Release);
+            minute.start_ms.store(minute_ms, Release);
         }
-        let sum = slot.sum.load(Ordering::Relaxed);
-        slot.sum.store(sum.saturating_add(quantity), Ordering::Release);
+        let sum = minute.sum.load(Relaxed);
+        minute.sum.store(sum.saturating_add(quantity), Release);
     }
+
+    /// Fetches what a record at `minute_ms` will change.
+    #[inline]
+    pub(crate) fn prefetch(&self, minute_ms: i64) {
+        crate::prefetch::prefetch(std::slice::from_ref(&self.start_ms), 0);
+        crate::prefetch::prefetch(&self.recent, ring_index(minute_ms));
+    }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the remainder is below eight")]
+fn ring_index(minute_ms: i64) -> usize {
+    (minute_ms / MINUTE_MS).rem_euclid(RECENT_MINUTES as i64) as usize
+}
+
+#[inline]
+fn load(halves: &[AtomicU64; 2]) -> u128 {
+    u128::from(halves[0].load(Relaxed)) | (u128::from(halves[1].load(Relaxed)) << 64)
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the value is split into halves")]
+fn store(halves: &[AtomicU64; 2], value: u128) {
+    halves[0].store(value as u64, Relaxed);
+    halves[1].store((value >> 64) as u64, Relaxed);
 }
 
 /// One live counter with what it counts.
@@ -107,12 +202,8 @@ pub struct LiveUsage {
     pub meter: Arc<str>,
     /// How its records add up.
     pub aggregation: Aggregation,
-    /// The period that the counter covers.
-    pub period: Interval,
-    /// The counter.
+    /// The counter and its period.
     pub cell: Arc<Cell>,
-    /// Sums of the last minutes of the meter, shared by all of its periods.
-    pub recent: Arc<Recent>,
 }
 
 /// All live counters of a node, by tenant.
@@ -127,7 +218,7 @@ impl LiveCells {
     pub fn of_tenant(&self, tenant: &str) -> Vec<LiveUsage> {
         // Copied out, so that no guard on the map outlives this call.
         let mut usage = self.tenants.get(tenant).map(|found| found.value().clone()).unwrap_or_default();
-        usage.sort_by(|a, b| (&a.meter, a.period.start).cmp(&(&b.meter, b.period.start)));
+        usage.sort_by(|a, b| (&a.meter, a.cell.start_ms).cmp(&(&b.meter, b.cell.start_ms)));
         usage
     }
 
@@ -137,7 +228,7 @@ impl LiveCells {
         self.tenants.len()
     }
 
-    pub(crate) fn publish(&self, tenant: &Arc<str>, usage: LiveUsage) {
+    pub(crate) fn show(&self, tenant: &Arc<str>, usage: LiveUsage) {
         self.tenants.entry(Arc::clone(tenant)).or_default().push(usage);
     }
 
@@ -156,25 +247,49 @@ impl LiveCells {
 mod tests {
     use super::*;
 
+    fn cell() -> Cell {
+        Cell::new(Interval { start: TimeMs(1000), end: TimeMs(2000) })
+    }
+
     #[test]
-    fn a_cell_saturates_instead_of_wrapping() {
-        let cell = Cell::default();
-        cell.store(i128::from(i64::MAX) + 1, 2);
-        assert_eq!((cell.settled(), cell.records()), (i64::MAX, 2));
-        cell.store(i128::MIN, 3);
-        assert_eq!(cell.settled(), i64::MIN);
+    fn a_cell_counts_exactly_beyond_64_bits_and_shows_the_nearest() {
+        let cell = cell();
+        for _ in 0..3 {
+            cell.add(i64::MAX, RecordHash(u128::MAX / 2));
+        }
+        cell.publish(cell.sum());
+        assert_eq!(cell.sum(), 3 * i128::from(i64::MAX));
+        assert_eq!((cell.settled(), cell.records()), (i64::MAX, 3));
+        assert_eq!(cell.digest().0, (u128::MAX / 2).wrapping_mul(3));
+        cell.restore(-1, 1, Digest(5));
+        assert_eq!((cell.sum(), cell.digest()), (-1, Digest(5)));
+    }
+
+    #[test]
+    fn only_the_first_record_finds_it_clean() {
+        let cell = cell();
+        assert!(cell.add(1, RecordHash(0)));
+        assert!(!cell.add(1, RecordHash(0)));
+        cell.clean();
+        assert!(cell.add(1, RecordHash(0)));
+    }
+
+    #[test]
+    fn a_period_is_half_open() {
+        let cell = cell();
+        assert_eq!([999, 1000, 1999, 2000].map(|ms| cell.contains(TimeMs(ms))), [false, true, true, false]);
     }
 
     #[test]
     fn the_ring_keeps_the_newest_minutes() {
-        let recent = Recent::default();
+        let cell = cell();
         for minute in 0..20 {
-            recent.add(minute * MINUTE_MS, minute);
-            recent.add(minute * MINUTE_MS, 1);
+            cell.add_recent(minute * MINUTE_MS, minute);
+            cell.add_recent(minute * MINUTE_MS, 1);
         }
         // Out of the ring by now: ignored, and nothing newer is disturbed.
-        recent.add(3 * MINUTE_MS, 1000);
+        cell.add_recent(3 * MINUTE_MS, 1000);
         let expected: Vec<_> = (12..20).map(|m| (TimeMs(m * MINUTE_MS), m + 1)).collect();
-        assert_eq!(recent.minutes(), expected);
+        assert_eq!(cell.recent_minutes(), expected);
     }
 }

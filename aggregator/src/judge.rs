@@ -90,13 +90,17 @@ impl Bench<'_> {
 
     /// Finds the series of every distinct (tenant, source, meter) in the envelope.
     fn resolve(&mut self, usage: &Usage<'_>, place: Place, scopes: &mut Vec<Scope>, texts: &[TextHash]) {
+        let key = |scope: odometer_schemas::envelope::Scope| SeriesKey::new(texts[scope.tenant], texts[scope.meter]);
         for scope in usage.scopes() {
-            let (tenant, meter) = (texts[scope.tenant], texts[scope.meter]);
-            let hash = self.hasher.scope(tenant, texts[scope.source], meter);
-            let key = SeriesKey::new(tenant, meter);
-            let series = match self.totals.find_series(key) {
+            self.totals.prefetch_series(key(scope));
+        }
+        for scope in usage.scopes() {
+            let hash = self.hasher.scope(texts[scope.tenant], texts[scope.source], texts[scope.meter]);
+            let series = match self.totals.find_series(key(scope)) {
                 Some(series) => Ok(series),
-                None => self.open_series(key, usage.strings()[scope.tenant], usage.strings()[scope.meter], place),
+                None => {
+                    self.open_series(key(scope), usage.strings()[scope.tenant], usage.strings()[scope.meter], place)
+                }
             };
             let series = series.and_then(|series| {
                 let aggregation = self.totals.active(series).ok_or(RejectReason::UnknownMeter)?;
@@ -126,8 +130,9 @@ impl Bench<'_> {
     fn prefetch(&self, usage: &Usage<'_>, index: usize, scratch: &Scratch) {
         if let Some(hashed) = scratch.hashed.get(index) {
             self.ids.prefetch(hashed.fingerprint);
-            if let Ok((series, _)) = scratch.scopes[usage.record(index).scope].series {
-                self.totals.prefetch(series);
+            let record = usage.record(index);
+            if let Ok((series, _)) = scratch.scopes[record.scope].series {
+                self.totals.prefetch_cell(series, record.time.unwrap_or_default());
             }
         }
     }
@@ -146,14 +151,12 @@ impl Bench<'_> {
         }
         let time = TimeMs(seen.time_ms);
         let rules = self.rules;
-        let at = self.totals.slot_at(series, time, |tenant| rules.period_of(tenant, time));
-        if rules.is_closed(at.period) {
+        let target = self.totals.target(series, time, |tenant| rules.period_of(tenant, time));
+        if rules.is_closed(target.period) {
             return Verdict::Late;
         }
-        self.totals.add(series, at, &seen, hashed.hash);
-        if seen.time_ms > one.place.log_time.0 - RECENT_MS {
-            self.totals.add_recent(series, time, seen.quantity);
-        }
+        let is_recent = seen.time_ms > one.place.log_time.0 - RECENT_MS;
+        self.totals.add(target, &seen, hashed.hash, is_recent);
         Verdict::Accepted
     }
 

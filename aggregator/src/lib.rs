@@ -6,7 +6,7 @@
 //! entries.
 //!
 //! Reading path: [`processor`] (the life of a partition) → [`judge`] (one envelope)
-//! → [`dedupe`] (is this id new?) and [`totals`] (what does it add to?).
+//! → `dedupe` (is this id new?) and `totals` (what does it add to?).
 
 pub mod cells;
 pub mod dedupe;
@@ -15,7 +15,7 @@ mod prefetch;
 pub mod processor;
 mod rules;
 mod snapshot;
-pub mod totals;
+mod totals;
 
 pub use cells::{Cell, LiveCells, LiveUsage};
 pub use processor::{Options, Processor, Refusal};

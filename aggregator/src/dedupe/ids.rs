@@ -103,7 +103,13 @@ impl Ids {
     #[inline]
     pub(crate) fn look(&self, fingerprint: Fingerprint, hash: RecordHash) -> Seen {
         let entry = Entry::new(fingerprint.0, hash.tag());
-        let found = self.buckets.iter().rev().find_map(|bucket| bucket.find(&entry, self.placement));
+        let mut found = None;
+        for bucket in self.buckets.iter().rev() {
+            found = bucket.find(&entry, self.placement);
+            if found.is_some() {
+                break;
+            }
+        }
         match found {
             None => Seen::New,
             Some(tag) if tag == entry.tag => Seen::Same,

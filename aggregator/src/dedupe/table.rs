@@ -1,11 +1,14 @@
 //! The open-addressing table of a bucket's newest ids: fingerprint and content tag,
 //! linear probing, one cache line for most lookups.
+//!
+//! An entry's home is the top of its mixed fingerprint, so doubling the table keeps
+//! the order of entries: growing reads and writes memory in sequence.
 
 use crate::prefetch::prefetch;
 
-/// A remembered id.
+/// A remembered id. Two fit into a cache line and none lies across two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[repr(C)]
+#[repr(C, align(32))]
 pub(crate) struct Entry {
     /// High half of the fingerprint; orders runs together with `low`.
     pub(crate) high: u64,
@@ -43,11 +46,13 @@ const CAPACITY_MIN: usize = 16;
 pub(crate) struct Table {
     slots: Box<[Entry]>,
     len: usize,
+    /// Bits of a mixed fingerprint that the capacity does not need.
+    shift: u32,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
-        Self { slots: Box::default(), len: 0 }
+        Self { slots: Box::default(), len: 0, shift: u64::BITS - 1 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -102,13 +107,14 @@ impl Table {
     #[inline]
     fn home(&self, low: u64, placement: u64) -> usize {
         let mixed = (low ^ placement).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 20) as usize & self.slots.len().wrapping_sub(1)
+        (mixed >> self.shift) as usize
     }
 
     #[cold]
     fn grow(&mut self, placement: u64) {
         let capacity = (self.slots.len() * 2).max(CAPACITY_MIN);
         let old = std::mem::replace(&mut self.slots, vec![Entry::default(); capacity].into_boxed_slice());
+        self.shift = u64::BITS - capacity.trailing_zeros();
         for entry in old.into_iter().filter(|slot| !slot.is_empty()) {
             let at = self.probe(&entry, placement);
             self.slots[at] = entry;

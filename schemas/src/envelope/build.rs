@@ -1,9 +1,9 @@
 //! Records in, sealed envelopes out.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash};
+use std::hash::Hash;
 
-use xxhash_rust::xxh3::Xxh3Default;
+use foldhash::fast::RandomState;
 
 use super::frame::{self, FRAME_BYTES, Head, Kind, Origin};
 use super::wire::{CONFIG, WireId, WireRecord, WireScope, WireTables};
@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::limits::{DECODE_BYTES_MAX, ENVELOPE_BYTES_MAX, ENVELOPE_RECORDS_MAX};
 use crate::record::{IdRef, Record};
 
-type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<Xxh3Default>>;
+type FastMap<K, V> = HashMap<K, V, RandomState>;
 
 /// The record does not fit into this envelope any more: seal it and start another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

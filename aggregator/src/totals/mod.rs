@@ -1,0 +1,287 @@
+//! Where an accepted record goes: the cell of its (tenant, meter, period), which is
+//! its live counter and its exact total in one.
+
+mod table;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use odometer_schemas::accumulator::{Accumulator, Observation};
+use odometer_schemas::commit::TotalRow;
+use odometer_schemas::digest::{Digest, RecordHash};
+use odometer_schemas::meter::Aggregation;
+use odometer_schemas::time::{Interval, TimeMs, WindowKind};
+
+use crate::cells::{Cell, LiveCells, LiveUsage};
+pub(crate) use table::{SeriesId, SeriesKey};
+
+/// All totals of one partition that are not closed.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    table: table::SeriesTable,
+    /// By series number: what a record needs.
+    hot: Vec<Hot>,
+    /// By series number: what only a new period or a commit needs.
+    series: Vec<Series>,
+    slots: Vec<Slot>,
+    /// What minimum, maximum, latest and distinct counts need besides their cell.
+    extras: HashMap<SlotId, Accumulator>,
+    /// Slots whose period was closed, for reuse.
+    free: Vec<SlotId>,
+    dirty: Vec<SlotId>,
+    cells: LiveCells,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct SlotId(u32);
+
+impl SlotId {
+    fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The period that a series counted last, and how it adds up.
+#[derive(Clone, Copy, Debug)]
+struct Hot {
+    current: Option<SlotId>,
+    aggregation: Aggregation,
+    /// Whether the definitions in force have the meter.
+    active: bool,
+}
+
+#[derive(Debug)]
+struct Series {
+    tenant: Arc<str>,
+    meter: Arc<str>,
+    slots: Vec<SlotId>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    cell: Arc<Cell>,
+    series: SeriesId,
+}
+
+/// Where a record would be counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    series: SeriesId,
+    slot: Option<SlotId>,
+    /// The period that the record falls into.
+    pub(crate) period: Interval,
+}
+
+impl Totals {
+    pub(crate) fn new(cells: LiveCells) -> Self {
+        Self {
+            table: table::SeriesTable::new(),
+            hot: Vec::new(),
+            series: Vec::new(),
+            slots: Vec::new(),
+            extras: HashMap::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            cells,
+        }
+    }
+
+    /// Totals held, closed ones not counted.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(crate) fn dirty(&self) -> usize {
+        self.dirty.len()
+    }
+
+    #[inline]
+    pub(crate) fn prefetch_series(&self, key: SeriesKey) {
+        self.table.prefetch(key);
+    }
+
+    #[inline]
+    pub(crate) fn find_series(&self, key: SeriesKey) -> Option<SeriesId> {
+        self.table.find(key)
+    }
+
+    pub(crate) fn add_series(
+        &mut self,
+        key: SeriesKey,
+        tenant: &str,
+        meter: &str,
+        aggregation: Aggregation,
+    ) -> SeriesId {
+        self.hot.push(Hot { current: None, aggregation, active: true });
+        self.series.push(Series { tenant: tenant.into(), meter: meter.into(), slots: Vec::new() });
+        self.table.insert(key)
+    }
+
+    /// How the series adds up; `None` while its meter is not defined.
+    #[inline]
+    pub(crate) fn active(&self, series: SeriesId) -> Option<Aggregation> {
+        let hot = self.hot[series.0 as usize];
+        hot.active.then_some(hot.aggregation)
+    }
+
+    #[inline]
+    pub(crate) fn prefetch_cell(&self, series: SeriesId, time: TimeMs) {
+        if let Some(slot) = self.hot[series.0 as usize].current {
+            self.slots[slot.at()].cell.prefetch(time.0);
+        }
+    }
+
+    /// Where a record of `series` at `time` would be counted. Creates nothing: a late
+    /// record must leave no total behind.
+    #[inline]
+    pub(crate) fn target(
+        &mut self,
+        series: SeriesId,
+        time: TimeMs,
+        period_of: impl FnOnce(&str) -> Interval,
+    ) -> Target {
+        if let Some(slot) = self.hot[series.0 as usize].current {
+            let cell = &self.slots[slot.at()].cell;
+            if cell.contains(time) {
+                return Target { series, slot: Some(slot), period: cell.period() };
+            }
+        }
+        self.turn_to(series, period_of)
+    }
+
+    #[cold]
+    fn turn_to(&mut self, series: SeriesId, period_of: impl FnOnce(&str) -> Interval) -> Target {
+        let owner = &self.series[series.0 as usize];
+        let period = period_of(&owner.tenant);
+        let slot = owner.slots.iter().copied().find(|slot| self.slots[slot.at()].cell.period() == period);
+        if slot.is_some() {
+            self.hot[series.0 as usize].current = slot;
+        }
+        Target { series, slot, period }
+    }
+
+    /// Counts one accepted record.
+    #[inline]
+    pub(crate) fn add(&mut self, target: Target, seen: &Observation, hash: RecordHash, is_recent: bool) {
+        let slot = target.slot.unwrap_or_else(|| self.open(target.series, target.period));
+        let cell = &self.slots[slot.at()].cell;
+        if cell.add(seen.quantity, hash) {
+            self.dirty.push(slot);
+        }
+        match self.hot[target.series.0 as usize].aggregation {
+            Aggregation::Sum => cell.publish(cell.sum()),
+            Aggregation::Count => cell.publish(i128::from(cell.records())),
+            _ => self.add_extra(slot, seen),
+        }
+        if is_recent {
+            let minute = WindowKind::Minute.start_of(TimeMs(seen.time_ms));
+            self.slots[slot.at()].cell.add_recent(minute.0, seen.quantity);
+        }
+    }
+
+    fn add_extra(&mut self, slot: SlotId, seen: &Observation) {
+        if let Some(total) = self.extras.get_mut(&slot) {
+            total.add(seen);
+            self.slots[slot.at()].cell.publish(total.value());
+        }
+    }
+
+    #[cold]
+    fn open(&mut self, series: SeriesId, period: Interval) -> SlotId {
+        let aggregation = self.hot[series.0 as usize].aggregation;
+        self.put(series, Cell::new(period), Accumulator::new(aggregation))
+    }
+
+    /// Puts back a total from the book.
+    pub(crate) fn restore(&mut self, series: SeriesId, row: &TotalRow, total: Accumulator) {
+        let cell = Cell::new(Interval { start: TimeMs(row.period_start_ms), end: TimeMs(row.period_end_ms) });
+        cell.restore(total.sum, total.records, Digest(row.digest));
+        cell.publish(total.value());
+        self.put(series, cell, total);
+    }
+
+    fn put(&mut self, series: SeriesId, cell: Cell, total: Accumulator) -> SlotId {
+        let hot = &mut self.hot[series.0 as usize];
+        let owner = &mut self.series[series.0 as usize];
+        let cell = Arc::new(cell);
+        let usage =
+            LiveUsage { meter: Arc::clone(&owner.meter), aggregation: hot.aggregation, cell: Arc::clone(&cell) };
+        self.cells.show(&owner.tenant, usage);
+        let slot = self
+            .free
+            .pop()
+            .unwrap_or_else(|| SlotId(u32::try_from(self.slots.len()).expect("totals are bounded far below 2^32")));
+        if slot.at() == self.slots.len() {
+            self.slots.push(Slot { cell, series });
+        } else {
+            self.slots[slot.at()] = Slot { cell, series };
+        }
+        // Sum and count live in the cell alone.
+        if !matches!(hot.aggregation, Aggregation::Sum | Aggregation::Count) {
+            self.extras.insert(slot, total);
+        }
+        owner.slots.push(slot);
+        hot.current = Some(slot);
+        slot
+    }
+
+    /// What changed since the last call, absolute values, by tenant, meter and
+    /// period.
+    pub(crate) fn take_dirty(&mut self) -> Vec<TotalRow> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut rows: Vec<TotalRow> = dirty.into_iter().map(|slot| self.row(slot)).collect();
+        rows.sort_unstable_by(|a, b| {
+            (&a.tenant, &a.meter, a.period_start_ms).cmp(&(&b.tenant, &b.meter, b.period_start_ms))
+        });
+        rows
+    }
+
+    fn row(&self, slot: SlotId) -> TotalRow {
+        let Slot { cell, series } = &self.slots[slot.at()];
+        cell.clean();
+        let (owner, aggregation) = (&self.series[series.0 as usize], self.hot[series.0 as usize].aggregation);
+        let total = self.extras.get(&slot).cloned().unwrap_or_else(|| {
+            let mut plain = Accumulator::new(aggregation);
+            (plain.records, plain.sum) = (cell.records(), cell.sum());
+            plain
+        });
+        TotalRow {
+            tenant: owner.tenant.to_string(),
+            meter: owner.meter.to_string(),
+            period_start_ms: cell.period().start.0,
+            period_end_ms: cell.period().end.0,
+            aggregation,
+            quantity: total.value(),
+            sum: total.sum,
+            records: total.records,
+            digest: cell.digest().0,
+            state: total.state(),
+        }
+    }
+
+    /// Lets go of periods that are closed and committed: they never change again.
+    pub(crate) fn release(&mut self, is_closed: impl Fn(Interval) -> bool) {
+        let Self { hot, series, slots, extras, free, cells, .. } = self;
+        for (owner, hot) in series.iter_mut().zip(hot) {
+            owner.slots.retain(|slot| {
+                let cell = &slots[slot.at()].cell;
+                let keep = cell.is_dirty() || !is_closed(cell.period());
+                if !keep {
+                    cells.withdraw(&owner.tenant, cell);
+                    extras.remove(slot);
+                    free.push(*slot);
+                }
+                keep
+            });
+            hot.current = hot.current.filter(|slot| owner.slots.contains(slot));
+        }
+    }
+
+    /// Definitions changed: records of a series whose meter is gone are refused until
+    /// it comes back. Totals stay.
+    pub(crate) fn set_active(&mut self, is_defined: impl Fn(&str) -> bool) {
+        for (owner, hot) in self.series.iter().zip(&mut self.hot) {
+            hot.active = is_defined(&owner.meter);
+        }
+    }
+}

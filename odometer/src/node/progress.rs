@@ -1,0 +1,181 @@
+//! How far every partition has come: written by the node's threads, read by health,
+//! metrics and live answers. Holds no decision and takes none.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use odometer_schemas::time::TimeMs;
+use odometer_schemas::verdict::VerdictCounts;
+
+/// Now, by the wall clock.
+pub(crate) fn now() -> TimeMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    TimeMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The progress of one partition. Offsets satisfy
+/// `raw_offset ≤ committed_offset ≤ next_offset ≤ end_offset`.
+#[derive(Debug, Default)]
+pub(crate) struct PartitionProgress {
+    /// Where the log ends.
+    pub(crate) end_offset: AtomicU64,
+    /// Counted up to here.
+    pub(crate) next_offset: AtomicU64,
+    /// In the totals book up to here.
+    pub(crate) committed_offset: AtomicU64,
+    /// In the raw book up to here.
+    pub(crate) raw_offset: AtomicU64,
+    /// Log time at `next_offset`, Unix milliseconds.
+    pub(crate) log_time_ms: AtomicI64,
+    /// Ids in the dedupe window.
+    pub(crate) ids: AtomicU64,
+    /// Log time since which all ids are remembered, Unix milliseconds.
+    pub(crate) ids_since_ms: AtomicI64,
+    counts: [AtomicU64; 6],
+    stages: [Stage; 3],
+}
+
+/// Where one stage of a partition is stuck, if it is.
+#[derive(Debug, Default)]
+struct Stage {
+    /// Wall-clock time since which it has had work and not moved; zero when it moves.
+    stuck_since_ms: AtomicI64,
+    reason: Mutex<Option<String>>,
+}
+
+/// The stages that can be stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StageName {
+    /// Reading the log and counting.
+    Count = 0,
+    /// Committing to the totals book.
+    Totals = 1,
+    /// Writing to the raw book.
+    Raw = 2,
+}
+
+impl StageName {
+    pub(crate) const ALL: [Self; 3] = [Self::Count, Self::Totals, Self::Raw];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Count => "counting",
+            Self::Totals => "the totals book",
+            Self::Raw => "the raw book",
+        }
+    }
+}
+
+impl PartitionProgress {
+    /// Publishes the counts of a partition.
+    pub(crate) fn set_counts(&self, counts: &VerdictCounts) {
+        let values =
+            [counts.received, counts.accepted, counts.duplicate, counts.conflict, counts.late, counts.rejected];
+        for (slot, value) in self.counts.iter().zip(values) {
+            slot.store(value, Relaxed);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> VerdictCounts {
+        let [received, accepted, duplicate, conflict, late, rejected] = [0, 1, 2, 3, 4, 5].map(|i: usize| self.counts[i].load(Relaxed));
+        VerdictCounts { received, accepted, duplicate, conflict, late, rejected }
+    }
+
+    /// A stage has moved, or has nothing to do.
+    pub(crate) fn moved(&self, stage: StageName) {
+        let stage = &self.stages[stage as usize];
+        if stage.stuck_since_ms.swap(0, Relaxed) != 0 {
+            *lock(&stage.reason) = None;
+        }
+    }
+
+    /// A stage has work that it cannot do, and why.
+    pub(crate) fn stuck(&self, stage: StageName, reason: impl Into<String>) {
+        let stage = &self.stages[stage as usize];
+        let _ = stage.stuck_since_ms.compare_exchange(0, now().0, Relaxed, Relaxed);
+        *lock(&stage.reason) = Some(reason.into());
+    }
+
+    /// How long a stage has been stuck, and why.
+    pub(crate) fn stuck_for(&self, stage: StageName) -> Option<(Duration, String)> {
+        let stage = &self.stages[stage as usize];
+        let since_ms = stage.stuck_since_ms.load(Relaxed);
+        let elapsed_ms = u64::try_from(now().0 - since_ms).unwrap_or(0);
+        (since_ms != 0).then(|| (Duration::from_millis(elapsed_ms), lock(&stage.reason).clone().unwrap_or_default()))
+    }
+
+    /// Milliseconds that live answers of this partition are behind the log.
+    pub(crate) fn lag_ms(&self) -> i64 {
+        if self.next_offset.load(Relaxed) >= self.end_offset.load(Relaxed) {
+            return 0;
+        }
+        (now().0 - self.log_time_ms.load(Relaxed)).max(0)
+    }
+}
+
+/// The progress of all partitions, and the first failure that none can survive.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) partitions: Vec<PartitionProgress>,
+    /// Every partition has been recovered and is being counted.
+    pub(crate) recovered: AtomicBool,
+    failure: OnceLock<String>,
+    committed: Mutex<u64>,
+    committed_changed: Condvar,
+}
+
+impl Progress {
+    pub(crate) fn new(partitions: u32) -> Self {
+        Self {
+            partitions: (0..partitions).map(|_| PartitionProgress::default()).collect(),
+            recovered: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            committed: Mutex::new(0),
+            committed_changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn of(&self, partition: u32) -> &PartitionProgress {
+        &self.partitions[partition as usize]
+    }
+
+    /// Notes a failure that stops the node; the first one stays.
+    pub(crate) fn fail(&self, failure: String) {
+        tracing::error!("{failure}");
+        let _ = self.failure.set(failure);
+        self.committed_changed.notify_all();
+    }
+
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Tells whoever follows the totals book that it has moved.
+    pub(crate) fn announce_commit(&self) {
+        *lock(&self.committed) += 1;
+        self.committed_changed.notify_all();
+    }
+
+    /// Waits until the totals book has moved since `seen`, or for `timeout`; the new
+    /// mark to wait from.
+    pub(crate) fn await_commit(&self, seen: u64, timeout: Duration) -> u64 {
+        let guard = lock(&self.committed);
+        let waited = self.committed_changed.wait_timeout_while(guard, timeout, |now| *now == seen);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Counts over all partitions.
+    pub(crate) fn counts(&self) -> VerdictCounts {
+        self.partitions.iter().fold(VerdictCounts::default(), |mut sum, partition| {
+            sum.merge(&partition.counts());
+            sum
+        })
+    }
+}
+
+/// The data behind these locks is valid at every step, so a panic elsewhere does not
+/// make it unusable.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
