@@ -44,6 +44,13 @@ impl Aggregation {
             Self::UniqueCount => "unique_count",
         }
     }
+
+    /// The aggregation called `name`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Sum, Self::Count, Self::Min, Self::Max, Self::Avg, Self::Latest, Self::UniqueCount];
+        all.into_iter().find(|aggregation| aggregation.name() == name)
+    }
 }
 
 /// What is counted.
@@ -191,6 +198,14 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), meters.len());
+    }
+
+    #[test]
+    fn aggregations_are_found_by_their_names() {
+        for name in ["sum", "count", "min", "max", "avg", "latest", "unique_count"] {
+            assert_eq!(Aggregation::from_name(name).map(Aggregation::name), Some(name));
+        }
+        assert_eq!(Aggregation::from_name("median"), None);
     }
 
     #[test]

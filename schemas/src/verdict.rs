@@ -153,6 +153,21 @@ impl Verdict {
         }
     }
 
+    /// The verdict that books and answers write as `name` and `reason`.
+    #[must_use]
+    pub fn from_name(name: &str, reason: Option<&str>) -> Option<Self> {
+        match (name, reason) {
+            ("accepted", None) => Some(Self::Accepted),
+            ("duplicate", None) => Some(Self::Duplicate),
+            ("conflict", None) => Some(Self::Conflict),
+            ("late", None) => Some(Self::Late),
+            ("rejected", Some(reason)) => {
+                RejectReason::ALL.into_iter().find(|known| known.name() == reason).map(Self::Rejected)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the record's key is remembered, so that another one is a duplicate
     /// or a conflict.
     #[must_use]
@@ -255,10 +270,18 @@ mod tests {
         for code in 0..=u8::MAX {
             if let Some(verdict) = Verdict::from_code(code) {
                 assert_eq!(verdict.code(), code);
+                assert_eq!(Verdict::from_name(verdict.name(), verdict.reason()), Some(verdict));
             }
         }
         for reason in RejectReason::ALL {
             assert_eq!(Verdict::from_code(reason as u8), Some(Verdict::Rejected(reason)));
+        }
+    }
+
+    #[test]
+    fn a_name_without_its_reason_is_no_verdict() {
+        for (name, reason) in [("rejected", None), ("rejected", Some("x")), ("late", Some("x")), ("x", None)] {
+            assert_eq!(Verdict::from_name(name, reason), None);
         }
     }
 

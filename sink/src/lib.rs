@@ -1,1 +1,15 @@
-//! Stub.
+//! Stage 3 of Odometer: decisions go into the books.
+//!
+//! Two seams, each with a SQLite implementation and a test body for any other: the
+//! totals book is the truth about what was decided, the raw book holds every judged
+//! record and its rollups. What is pure stands apart from what performs.
+//!
+//! Reading path: [`totals`] (what the aggregator commits) → [`raw`] (what follows it)
+//! → [`raw::RawGatherer`] (log and verdicts in, batches out) → [`verify`] (the proof
+//! that both agree).
+
+pub mod error;
+mod sqlite;
+pub mod totals;
+
+pub use error::BookError;

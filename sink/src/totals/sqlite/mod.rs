@@ -1,0 +1,149 @@
+//! The totals book in one SQLite file: WAL, synchronous=FULL, one transaction per
+//! commit. Durable against SIGKILL and power loss once a commit has returned.
+
+mod apply;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::Path;
+
+use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
+use odometer_schemas::definitions::Definitions;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::{CommitError, Installation, OwnedCommit, PartitionCursor, TotalsBook, TotalsFilter, TotalsSnapshot, check};
+use crate::error::BookError;
+use crate::sqlite::BookFile;
+
+const FILE: BookFile = BookFile {
+    book: "totals book",
+    migrations: &[include_str!("../../../../schemas/migrations/sqlite/totals_1.sql")],
+    // A commit of 100,000 totals touches some 30 MB of pages; they stay in memory.
+    pragmas: "PRAGMA cache_size = -65536;",
+};
+
+/// The totals book in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteTotals {
+    connection: Connection,
+}
+
+impl SqliteTotals {
+    /// Opens the book at `path` for its one writer, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// [`BookError::SchemaVersion`] when a newer build made it.
+    pub fn open(path: &Path) -> Result<Self, BookError> {
+        FILE.open(path).map(|connection| Self { connection })
+    }
+
+    /// Opens the book at `path` to read it, beside a running process or on a stopped
+    /// one, and never makes it.
+    ///
+    /// # Errors
+    /// [`BookError::Missing`] when it is not there.
+    pub fn open_read_only(path: &Path) -> Result<Self, BookError> {
+        FILE.open_read_only(path).map(|connection| Self { connection })
+    }
+
+    /// A transaction that reads one moment.
+    fn reading(&mut self) -> Result<Transaction<'_>, BookError> {
+        self.connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(FILE.failed("reading"))
+    }
+
+    /// A transaction that will write: it takes the write lock at once, so that what
+    /// it reads first stays true.
+    fn writing(&mut self, doing: &'static str) -> Result<Transaction<'_>, BookError> {
+        self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(FILE.failed(doing))
+    }
+}
+
+impl TotalsBook for SqliteTotals {
+    fn identity(&mut self, expected: &Installation) -> Result<(), BookError> {
+        const DOING: &str = "recording what it belongs to";
+        let transaction = self.writing(DOING)?;
+        match read::installation(&transaction)? {
+            Some(recorded) => return same_installation(&recorded, expected),
+            None => transaction
+                .execute(
+                    "INSERT INTO installation (only_row, log_id, partitions, hash_seed) VALUES (1, ?, ?, ?)",
+                    params![expected.log_id, expected.partitions, format!("{:016x}", expected.hash_seed)],
+                )
+                .map_err(FILE.failed(DOING))?,
+        };
+        transaction.commit().map_err(FILE.failed(DOING))
+    }
+
+    fn claim(&mut self, partition: u32) -> Result<PartitionState, BookError> {
+        const DOING: &str = "claiming a partition";
+        let transaction = self.writing(DOING)?;
+        let installation = read::installation(&transaction)?.ok_or(BookError::NoInstallation)?;
+        if partition >= installation.partitions {
+            return Err(BookError::out_of_range(format!(
+                "partition {partition} cannot be claimed: the installation has {}",
+                installation.partitions
+            )));
+        }
+        transaction
+            .execute(
+                "INSERT INTO partitions VALUES (?, 1, 0, 0, 0, 0, 0, 0, 0, 0, NULL)
+                 ON CONFLICT (partition) DO UPDATE SET epoch = epoch + 1",
+                [partition],
+            )
+            .map_err(FILE.failed(DOING))?;
+        let state = read::partition_state(&transaction, partition)?;
+        transaction.commit().map_err(FILE.failed(DOING))?;
+        Ok(state)
+    }
+
+    fn commit(&mut self, commits: &[OwnedCommit]) -> Result<(), CommitError> {
+        const DOING: &str = "committing decisions";
+        for owned in commits {
+            check(&owned.commit)?;
+        }
+        let transaction = self.writing(DOING)?;
+        for owned in commits {
+            apply::commit(&transaction, owned)?;
+        }
+        transaction.commit().map_err(|e| FILE.failed(DOING)(e).into())
+    }
+
+    fn totals(&mut self, filter: &TotalsFilter) -> Result<Vec<TotalRow>, BookError> {
+        read::totals(&self.connection, filter)
+    }
+
+    fn snapshot(&mut self, filter: &TotalsFilter) -> Result<TotalsSnapshot, BookError> {
+        let transaction = self.reading()?;
+        Ok(TotalsSnapshot {
+            installation: read::installation(&transaction)?.ok_or(BookError::NoInstallation)?,
+            totals: read::totals(&transaction, filter)?,
+            cursors: read::cursors(&transaction)?,
+        })
+    }
+
+    fn cursors(&mut self) -> Result<Vec<PartitionCursor>, BookError> {
+        read::cursors(&self.connection)
+    }
+
+    fn exceptions(&mut self, partition: u32, offsets: Range<u64>) -> Result<Vec<ExceptionsRow>, BookError> {
+        read::exceptions(&self.connection, partition, &offsets)
+    }
+
+    fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError> {
+        read::definitions_at(&self.connection, partition, offset)
+    }
+}
+
+fn same_installation(recorded: &Installation, expected: &Installation) -> Result<(), BookError> {
+    let fields = [
+        ("log", recorded.log_id.clone(), expected.log_id.clone()),
+        ("partition count", recorded.partitions.to_string(), expected.partitions.to_string()),
+        ("hash seed", recorded.hash_seed.to_string(), expected.hash_seed.to_string()),
+    ];
+    match fields.into_iter().find(|(_, recorded, expected)| recorded != expected) {
+        Some((field, recorded, expected)) => Err(BookError::Identity { field, recorded, expected }),
+        None => Ok(()),
+    }
+}
