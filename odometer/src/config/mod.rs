@@ -1,0 +1,4 @@
+//! The configuration file.
+
+pub(crate) mod document;
+pub(crate) mod duration;
