@@ -17,11 +17,13 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Replay(replay::Args),
+    CheckConfig(config::command::Args),
 }
 
 fn main() -> ExitCode {
     let result = match &Cli::parse().command {
         Command::Replay(args) => replay::run(args),
+        Command::CheckConfig(args) => config::command::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

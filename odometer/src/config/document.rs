@@ -129,12 +129,12 @@ impl Document {
         serde_path_to_error::deserialize(Value::Table(self.table.clone())).map_err(|error| {
             let path = error.path().to_string();
             let key = if path == "." { String::new() } else { path };
-            self.wrong(&key, error.inner().message().to_owned())
+            self.wrong(&key, error.inner().message())
         })
     }
 
     /// The error that says what is wrong with the value of `key`.
-    pub(crate) fn wrong(&self, key: &str, problem: String) -> DocumentError {
+    pub(crate) fn wrong(&self, key: &str, problem: &str) -> DocumentError {
         let problem = problem.trim_end().to_owned();
         match self.overlaid.get(key) {
             Some(origin) => DocumentError { origin: origin.clone(), line: None, key: key.into(), problem },

@@ -23,7 +23,7 @@ fn wrong<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Wro
 /// Checks a map's document.
 pub(super) fn check(document: &Document) -> Result<Map, DocumentError> {
     let raw: RawMap = document.get()?;
-    checked(raw).map_err(|(key, problem)| document.wrong(&key, problem))
+    checked(raw).map_err(|(key, problem)| document.wrong(&key, &problem))
 }
 
 fn checked(raw: RawMap) -> Result<Map, Wrong> {
