@@ -1,0 +1,113 @@
+//! `odometer check-config`: the effective configuration, with where each value comes
+//! from.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use odometer_schemas::meter::Meter;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::document::Document;
+use super::duration::display_duration;
+use super::overrides::KEYS;
+use super::{Config, Overrides};
+
+const EXAMPLES: &str = "\
+Examples:
+  odometer check-config examples/odometer.toml
+  ODOMETER_DEDUPE_WINDOW=45d odometer check-config odometer.toml
+  odometer check-config odometer.toml --json | jq .server
+
+Every key can also be set by an environment variable: ODOMETER_LISTEN, ODOMETER_DATA_DIR and ODOMETER_PARTITIONS for \
+the [server] section, ODOMETER_SECTION_KEY for the others. The environment wins over the file.
+
+Exit codes: 0 the configuration is good; 1 it is not.";
+
+/// Check a configuration file and print what would be in effect.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The file; without one, the defaults and the environment are checked.
+    file: Option<PathBuf>,
+
+    /// Print the configuration as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks and prints.
+///
+/// # Errors
+/// The first thing that is wrong with the configuration.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (config, document) = Config::load_documented(args.file.as_deref(), &Overrides::default())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&to_json(&config))?);
+    } else {
+        print!("{}", to_toml(&config, &document)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The value of a key of [`KEYS`].
+pub(super) fn value_of(config: &Config, key: &str) -> Value {
+    let duration = |duration| json!(display_duration(duration));
+    match key {
+        "server.listen" => json!(config.server.listen.to_string()),
+        "server.data_dir" => json!(config.server.data_dir.display().to_string()),
+        "server.partitions" => json!(config.server.partitions),
+        "dedupe.window" => duration(config.dedupe_window),
+        "time.future_max" => duration(config.future_max),
+        "hash.seed" => json!(format!("{:#018x}", config.hash_seed)),
+        "limits.body_bytes_max" => json!(config.limits.body_bytes_max),
+        "limits.inflated_bytes_max" => json!(config.limits.inflated_bytes_max),
+        "limits.records_max" => json!(config.limits.records_max),
+        "books.commit_interval" => duration(config.commit_interval),
+        "raw.gather_rows_max" => json!(config.raw.gather_rows_max),
+        "raw.gather_interval" => duration(config.raw.gather_interval),
+        "log.retention" => duration(config.log_retention),
+        "snapshot.interval" => duration(config.snapshot_interval),
+        _ => Value::Null,
+    }
+}
+
+/// The configuration as a file that would give it again, with the origin of every
+/// value.
+pub(super) fn to_toml(config: &Config, document: &Document) -> Result<String, toml::ser::Error> {
+    let mut text = String::new();
+    let mut open = "";
+    for (key, _) in KEYS {
+        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        // Writing to memory cannot fail.
+        if section != open {
+            let _ = writeln!(text, "{}[{section}]", if open.is_empty() { "" } else { "\n" });
+            open = section;
+        }
+        // JSON's strings of these values and TOML's are the same.
+        let line = format!("{name} = {}", value_of(config, key));
+        let _ = writeln!(text, "{line:<44} # {}", document.origin_of(key));
+    }
+    text.push('\n');
+    text.push_str(&toml::to_string(&Meters { meter: &config.meters })?);
+    Ok(text)
+}
+
+#[derive(Serialize)]
+struct Meters<'a> {
+    meter: &'a [Meter],
+}
+
+fn to_json(config: &Config) -> Value {
+    let mut root = Map::new();
+    for (key, _) in KEYS {
+        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        let section = root.entry(section).or_insert_with(|| json!({}));
+        if let Some(section) = section.as_object_mut() {
+            section.insert(name.into(), value_of(config, key));
+        }
+    }
+    root.insert("meter".into(), json!(config.meters));
+    Value::Object(root)
+}

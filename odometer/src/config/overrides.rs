@@ -1,0 +1,109 @@
+//! Environment variables and flags, laid over the file's values.
+
+use std::env::VarError;
+use std::path::PathBuf;
+
+use toml::Value;
+
+use super::document::{Document, DocumentError};
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A TOML string.
+    Text,
+    /// A TOML integer.
+    Integer,
+}
+
+/// Every key that is one value, with its kind: the order of the printed
+/// configuration. Each can be set by an environment variable.
+pub(super) const KEYS: [(&str, Kind); 14] = [
+    ("server.listen", Kind::Text),
+    ("server.data_dir", Kind::Text),
+    ("server.partitions", Kind::Integer),
+    ("dedupe.window", Kind::Text),
+    ("time.future_max", Kind::Text),
+    ("hash.seed", Kind::Text),
+    ("limits.body_bytes_max", Kind::Integer),
+    ("limits.inflated_bytes_max", Kind::Integer),
+    ("limits.records_max", Kind::Integer),
+    ("books.commit_interval", Kind::Text),
+    ("raw.gather_rows_max", Kind::Integer),
+    ("raw.gather_interval", Kind::Text),
+    ("log.retention", Kind::Text),
+    ("snapshot.interval", Kind::Text),
+];
+
+/// Flags that win over everything else. `None` leaves a key alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Overrides {
+    /// `--listen`.
+    pub(crate) listen: Option<String>,
+    /// `--data-dir`.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// `--partitions`.
+    pub(crate) partitions: Option<u32>,
+}
+
+/// The environment variable of a key: `server.listen` is `ODOMETER_LISTEN`,
+/// `dedupe.window` is `ODOMETER_DEDUPE_WINDOW`.
+pub(super) fn variable_of(key: &str) -> String {
+    let key = key.strip_prefix("server.").unwrap_or(key);
+    format!("ODOMETER_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// Lays the environment over the file. An empty variable counts as not set, as
+/// container tools write it.
+pub(super) fn environment(
+    document: &mut Document,
+    lookup: impl Fn(&str) -> Result<String, VarError>,
+) -> Result<(), DocumentError> {
+    for (key, kind) in KEYS {
+        let name = variable_of(key);
+        let origin = format!("environment variable {name}");
+        let wrong = |problem: &str| {
+            Err(DocumentError { origin: origin.clone(), line: None, key: key.into(), problem: problem.into() })
+        };
+        let text = match lookup(&name) {
+            Ok(text) if !text.is_empty() => text,
+            Ok(_) | Err(VarError::NotPresent) => continue,
+            Err(VarError::NotUnicode(_)) => return wrong("must be valid UTF-8"),
+        };
+        let value = match kind {
+            Kind::Text => Value::String(text),
+            Kind::Integer => match text.replace('_', "").parse() {
+                Ok(number) => Value::Integer(number),
+                Err(_) => return wrong(&format!("must be a whole number, not `{text}`")),
+            },
+        };
+        document.overlay(key, value, origin);
+    }
+    Ok(())
+}
+
+impl Overrides {
+    /// Lays the flags over everything else.
+    pub(super) fn lay_over(&self, document: &mut Document) -> Result<(), DocumentError> {
+        if let Some(listen) = &self.listen {
+            document.overlay("server.listen", Value::String(listen.clone()), "flag --listen".into());
+        }
+        if let Some(data_dir) = &self.data_dir {
+            let origin = "flag --data-dir";
+            let Some(text) = data_dir.to_str() else {
+                let problem = "must be valid UTF-8".into();
+                return Err(DocumentError {
+                    origin: origin.into(),
+                    line: None,
+                    key: "server.data_dir".into(),
+                    problem,
+                });
+            };
+            document.overlay("server.data_dir", Value::String(text.into()), origin.into());
+        }
+        if let Some(partitions) = self.partitions {
+            document.overlay("server.partitions", Value::Integer(partitions.into()), "flag --partitions".into());
+        }
+        Ok(())
+    }
+}
