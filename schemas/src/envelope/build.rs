@@ -76,13 +76,28 @@ impl EnvelopeBuilder {
     /// # Errors
     /// [`EnvelopeFull`] when a limit would be passed; the builder is unchanged.
     pub fn push(&mut self, record: &Record) -> Result<(), EnvelopeFull> {
-        let cost = Cost::of(record);
-        let fits = self.count < ENVELOPE_RECORDS_MAX
+        self.push_all(std::slice::from_ref(record))
+    }
+
+    /// Adds the records of one event, each of which passed [`Record::validate`]: all
+    /// of them, or none.
+    ///
+    /// # Errors
+    /// [`EnvelopeFull`] when a limit would be passed; the builder is unchanged.
+    pub fn push_all(&mut self, records: &[Record]) -> Result<(), EnvelopeFull> {
+        let cost = records.iter().map(Cost::of).fold(Cost::default(), Cost::plus);
+        let fits = self.count + records.len() <= ENVELOPE_RECORDS_MAX
             && self.bytes() + cost.wire_bytes <= ENVELOPE_BYTES_MAX
             && self.decode_bytes + cost.decode_bytes <= DECODE_BYTES_MAX;
         if !fits {
             return Err(EnvelopeFull);
         }
+        records.iter().for_each(|record| self.add(record));
+        Ok(())
+    }
+
+    /// Adds a record that is known to fit.
+    fn add(&mut self, record: &Record) {
         let scope = WireScope {
             tenant: self.string(&record.tenant),
             source: self.string(&record.source),
@@ -102,7 +117,6 @@ impl EnvelopeBuilder {
         encode_into(&wire, &mut self.records);
         self.count += 1;
         self.decode_bytes += DECODE_RECORD_BYTES;
-        Ok(())
     }
 
     /// Seals what was gathered and leaves the builder empty.
@@ -178,7 +192,8 @@ fn encode_into<T: bincode::Encode>(value: &T, out: &mut Vec<u8>) {
     bincode::encode_into_std_write(value, out, CONFIG).expect("writing to memory cannot fail");
 }
 
-/// What one more record can add at most.
+/// What more records can add at most.
+#[derive(Clone, Copy, Default)]
 struct Cost {
     wire_bytes: usize,
     decode_bytes: usize,
@@ -194,6 +209,10 @@ impl Cost {
         let wire_bytes = shared + own + dimensions + 64;
         let entries = 6 + 3 * record.dimensions.len();
         Self { wire_bytes, decode_bytes: wire_bytes + DECODE_RECORD_BYTES + entries * DECODE_ENTRY_BYTES }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { wire_bytes: self.wire_bytes + other.wire_bytes, decode_bytes: self.decode_bytes + other.decode_bytes }
     }
 }
 

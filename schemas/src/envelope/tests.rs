@@ -115,6 +115,19 @@ fn a_builder_stops_at_its_limits_and_what_it_sealed_decodes() {
     assert_eq!(opened(&builder.seal(ORIGIN)).len(), 512);
 }
 
+#[test]
+fn the_records_of_an_event_stay_together() {
+    let event = vec![record(); 200];
+    let mut builder = EnvelopeBuilder::new();
+    assert_eq!(builder.push_all(&event), Ok(()));
+    assert_eq!(builder.push_all(&event), Ok(()));
+    assert_eq!(builder.push_all(&event), Err(EnvelopeFull));
+    assert_eq!(builder.len(), 400);
+    assert_eq!(opened(&builder.seal(ORIGIN)).len(), 400);
+    assert_eq!(builder.push_all(&vec![record(); 513]), Err(EnvelopeFull));
+    assert!(builder.is_empty());
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
     let text = "[a-zA-Z0-9:/._é-]{1,40}";
     let dimensions = prop::collection::btree_map("[a-z]{1,8}", text, 0..5);
