@@ -2,6 +2,8 @@
 //! partition. One implementation per footing; every implementation passes the same
 //! test body.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
 pub mod embedded;
 
 use std::time::Duration;
@@ -81,6 +83,16 @@ impl PendingAppend {
         // The receiver lives in `pending`.
         let _ = sender.send(answer);
         pending
+    }
+
+    /// The answer, when it is there already; at most once.
+    #[must_use]
+    pub fn try_wait(&mut self) -> Option<Result<Appended, AppendError>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(AppendError::Closed)),
+        }
     }
 
     /// Waits for the answer.
