@@ -354,6 +354,12 @@ impl Processor {
         self.rules.definitions.as_ref()
     }
 
+    /// The first meter of `wanted` that would change what its old records mean.
+    #[must_use]
+    pub fn redefined<'a>(&self, wanted: &'a Definitions) -> Option<&'a str> {
+        self.rules.redefined(wanted)
+    }
+
     /// Ids remembered, and log time since which all of them are.
     #[must_use]
     pub fn dedupe_window(&self) -> (usize, Option<TimeMs>) {

@@ -53,6 +53,13 @@ impl Rules {
         }
         self.definitions.insert(next)
     }
+    /// The first meter of `wanted` that would change what its old records mean.
+    pub(crate) fn redefined<'a>(&self, wanted: &'a Definitions) -> Option<&'a str> {
+        let past = || self.definitions.iter().flat_map(|d| &d.meters).chain(&self.retired);
+        let changes = |meter: &&Meter| past().any(|old| old.name == meter.name && !old.can_become(meter));
+        wanted.meters.iter().find(changes).map(|meter| meter.name.as_str())
+    }
+
     /// The period of `tenant` that holds `time`.
     pub(crate) fn period_of(&self, tenant: &str, time: TimeMs) -> Interval {
         let changes = self.anchors.get(tenant).map_or(&[][..], Vec::as_slice);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use odometer_aggregator::{LiveCells, Options, Processor};
 use odometer_ingest::log::LogReader;
-use odometer_sink::totals::TotalsBook;
+use odometer_sink::totals::{OwnedCommit, TotalsBook};
 
 use super::snapshots;
 
@@ -73,4 +73,26 @@ fn learn(
         from = from.max(to);
     }
     Ok(())
+}
+
+/// Counts what the log holds beyond the totals book, so that the node starts with
+/// authoritative answers.
+pub(crate) fn catch_up(
+    owned: &mut Owned,
+    partition: u32,
+    book: &mut dyn TotalsBook,
+    log: &mut dyn LogReader,
+) -> anyhow::Result<()> {
+    loop {
+        let entries = log.read(partition, owned.processor.next_offset(), READ_BYTES_MAX)?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        for entry in &entries {
+            owned.processor.handle(entry)?;
+        }
+        if let Some(commit) = owned.processor.poll_commit() {
+            book.commit(&[OwnedCommit { epoch: owned.epoch, commit }])?;
+        }
+    }
 }

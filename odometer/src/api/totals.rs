@@ -1,0 +1,67 @@
+//! `GET /v1/totals`: period totals from the totals book.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use odometer_schemas::commit::TotalRow;
+use odometer_schemas::digest::Digest;
+use odometer_schemas::period::parse_month;
+use odometer_schemas::time::TimeMs;
+use odometer_sink::totals::{PeriodFilter, TotalsBook, TotalsFilter};
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::problem::Problem;
+
+/// One total as the API and `odometer totals --json` show it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TotalAnswer {
+    pub(crate) tenant: String,
+    pub(crate) meter: String,
+    /// RFC 3339.
+    pub(crate) period_start: String,
+    /// RFC 3339, exclusive.
+    pub(crate) period_end: String,
+    /// Base units; a text, since it may have 128 bits.
+    pub(crate) quantity: String,
+    pub(crate) records: u64,
+    /// 32 hexadecimal digits.
+    pub(crate) digest: String,
+    pub(crate) aggregation: String,
+}
+
+impl From<&TotalRow> for TotalAnswer {
+    fn from(row: &TotalRow) -> Self {
+        Self {
+            tenant: row.tenant.clone(),
+            meter: row.meter.clone(),
+            period_start: TimeMs(row.period_start_ms).to_string(),
+            period_end: TimeMs(row.period_end_ms).to_string(),
+            quantity: row.quantity.to_string(),
+            records: row.records,
+            digest: Digest(row.digest).to_string(),
+            aggregation: row.aggregation.name().to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    tenant: Option<String>,
+    meter: Option<String>,
+    period: Option<String>,
+}
+
+/// Answers with all totals that match.
+pub(crate) async fn list(
+    State(api): State<Api>,
+    Query(parameters): Query<Parameters>,
+) -> Result<Json<Vec<TotalAnswer>>, Problem> {
+    let month = |text: String| {
+        parse_month(&text).ok_or_else(|| Problem::parameter("period", format!("`{text}` is not a month such as 2023-11")))
+    };
+    let period = parameters.period.map(month).transpose()?.map(PeriodFilter::StartsIn);
+    let filter = TotalsFilter { tenant: parameters.tenant, meter: parameters.meter, period };
+    let rows = api.books.totals(move |book| book.totals(&filter)).await?;
+    Ok(Json(rows.iter().map(TotalAnswer::from).collect()))
+}

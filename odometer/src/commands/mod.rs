@@ -1,0 +1,5 @@
+//! What a user can ask for, one file a command.
+
+pub(crate) mod dev;
+pub(crate) mod totals;
+pub(crate) mod verify;

@@ -1,0 +1,214 @@
+//! One node on the embedded footing: opens the log and the books, takes every
+//! partition up where it was left, and runs the threads that count, commit and write.
+//!
+//! Reading path: [`recover`] (claim, restore, learn) → [`counter`] (log → core) →
+//! [`committer`] (core → totals book) → [`raw`] (log and totals → raw book). Wiring
+//! only; what is decided is decided in the core.
+
+pub(crate) mod committer;
+mod counter;
+pub(crate) mod files;
+pub(crate) mod progress;
+mod raw;
+mod recover;
+mod snapshots;
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, bail};
+use odometer_aggregator::{LiveCells, Options};
+use odometer_ingest::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use odometer_schemas::control::Control;
+use odometer_schemas::definitions::Definitions;
+use odometer_schemas::digest::Hasher;
+use odometer_schemas::envelope::{Origin, encode_control};
+use odometer_schemas::verdict::VerdictCounts;
+use odometer_sink::raw::{RawBook, SqliteRaw};
+use odometer_sink::totals::{Installation, SqliteTotals, TotalsBook};
+
+use self::committer::Committer;
+use self::counter::{Cadence, Counter};
+use self::files::Files;
+use self::progress::Progress;
+use self::raw::{Gathering, RawWriter};
+use self::recover::Owned;
+use crate::config::Config;
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) files: Files,
+    pub(crate) log: EmbeddedLog,
+    pub(crate) cells: LiveCells,
+    pub(crate) progress: Arc<Progress>,
+    counting: Thread,
+    writing: Thread,
+    /// Held while the node lives, so that no second process writes the same files.
+    _lock: File,
+}
+
+/// A thread and the flag that tells it to finish.
+struct Thread {
+    draining: Arc<AtomicBool>,
+    handle: JoinHandle<()>,
+}
+
+impl Thread {
+    fn drain(self) {
+        self.draining.store(true, Ordering::Release);
+        let _ = self.handle.join();
+    }
+}
+
+/// What a node had done when it stopped.
+pub(crate) struct Drained {
+    pub(crate) counts: VerdictCounts,
+    pub(crate) failure: Option<String>,
+}
+
+impl Node {
+    /// Opens the data directory and starts counting. Returns once every partition is
+    /// recovered and the configured definitions are in the log.
+    pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+        let files = Files::new(&config.server.data_dir);
+        let lock = files.lock()?;
+        let options = EmbeddedOptions { partitions: config.server.partitions, ..EmbeddedOptions::default() };
+        let log = EmbeddedLog::open(&files.log(), options)?;
+        let mut totals = SqliteTotals::open(&files.totals())?;
+        totals.identity(&Installation {
+            log_id: log.log_id().to_owned(),
+            partitions: config.server.partitions,
+            hash_seed: config.hash_seed,
+        })?;
+        let raw = SqliteRaw::open(&files.raw())?;
+        let progress = Arc::new(Progress::new(config.server.partitions));
+        let cells = LiveCells::default();
+        let owned = recover_all(config, &files, &mut totals, &log, &cells)?;
+        announce(&log, &owned, &config.definitions())?;
+        for (partition, owned) in &owned {
+            progress.of(*partition).committed_offset.store(owned.processor.next_offset(), Ordering::Release);
+        }
+        let counting = start_counting(config, &files, totals, &log, owned, &progress)?;
+        let writing = start_writing(config, &files, raw, &log, &progress)?;
+        progress.recovered.store(true, Ordering::Release);
+        Ok(Self { files, log, cells, progress, counting, writing, _lock: lock })
+    }
+
+    /// Counts, commits and writes everything that the log holds, then stops. Call once
+    /// nothing more will be appended.
+    pub(crate) fn drain(self) -> anyhow::Result<Drained> {
+        self.counting.drain();
+        self.writing.drain();
+        self.log.close().context("the log did not close cleanly")?;
+        Ok(Drained { counts: self.progress.counts(), failure: self.progress.failure().map(str::to_owned) })
+    }
+}
+
+fn recover_all(
+    config: &Config,
+    files: &Files,
+    totals: &mut SqliteTotals,
+    log: &EmbeddedLog,
+    cells: &LiveCells,
+) -> anyhow::Result<Vec<(u32, Owned)>> {
+    let placement_seed = rand::random();
+    let mut reader = log.reader()?;
+    let recover = |partition| {
+        let options = Options {
+            partition,
+            partitions: config.server.partitions,
+            hash_seed: config.hash_seed,
+            ids_max: Options::IDS_MAX_DEFAULT,
+            totals_max: Options::TOTALS_MAX_DEFAULT,
+            placement_seed,
+        };
+        let mut owned = recover::recover(options, totals, &mut reader, &files.snapshots(), cells)?;
+        recover::catch_up(&mut owned, partition, totals, &mut reader)?;
+        Ok((partition, owned))
+    };
+    (0..config.server.partitions).map(recover).collect()
+}
+
+/// Appends the configured definitions to every partition where others are in force.
+fn announce(log: &EmbeddedLog, owned: &[(u32, Owned)], wanted: &Definitions) -> anyhow::Result<()> {
+    let appender = log.appender();
+    let mut pending = Vec::new();
+    for (partition, owned) in owned {
+        if let Some(meter) = owned.processor.redefined(wanted) {
+            bail!(
+                "meter `{meter}` has records in this data directory; its unit, base_unit, scale and aggregation must \
+                 stay as they were. Give the new meaning a new name"
+            );
+        }
+        if owned.processor.definitions() != Some(wanted) {
+            let envelope = encode_control(&Control::Definitions(wanted.clone()), Origin::default());
+            pending.push(appender.append(*partition, envelope));
+        }
+    }
+    for append in pending {
+        append.wait_blocking().context("definitions cannot be appended to the log")?;
+    }
+    Ok(())
+}
+
+fn start_counting(
+    config: &Config,
+    files: &Files,
+    totals: SqliteTotals,
+    log: &EmbeddedLog,
+    owned: Vec<(u32, Owned)>,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Thread> {
+    let draining = Arc::new(AtomicBool::new(false));
+    let counter = Counter {
+        log: Box::new(log.reader()?),
+        owned,
+        committer: Committer::start(Box::new(totals), Arc::clone(progress), files.snapshots())?,
+        progress: Arc::clone(progress),
+        cadence: Cadence { commit_every: config.commit_interval, snapshot_every: config.snapshot_interval },
+        draining: Arc::clone(&draining),
+    };
+    spawn("counter", progress, draining, || counter.run())
+}
+
+fn start_writing(
+    config: &Config,
+    files: &Files,
+    raw: SqliteRaw,
+    log: &EmbeddedLog,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Thread> {
+    let draining = Arc::new(AtomicBool::new(false));
+    let book: Box<dyn RawBook> = Box::new(raw);
+    let totals: Box<dyn TotalsBook> = Box::new(SqliteTotals::open_read_only(&files.totals())?);
+    let writer = RawWriter {
+        log: Box::new(log.reader()?),
+        totals,
+        book,
+        hasher: Hasher::new(config.hash_seed),
+        progress: Arc::clone(progress),
+        gathering: Gathering { rows_max: config.raw.gather_rows_max, every: config.raw.gather_interval },
+        draining: Arc::clone(&draining),
+    };
+    spawn("raw", progress, draining, || writer.run())
+}
+
+/// Starts an owned thread whose panic fails the node, visibly.
+fn spawn(
+    name: &'static str,
+    progress: &Arc<Progress>,
+    draining: Arc<AtomicBool>,
+    body: impl FnOnce() + Send + 'static,
+) -> anyhow::Result<Thread> {
+    let progress = Arc::clone(progress);
+    let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
+        // The state that a panic leaves behind is never looked at again: the node
+        // stops, and recovery starts from the books.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+            progress.fail(format!("the {name} thread panicked; this is a bug"));
+        }
+    })?;
+    Ok(Thread { draining, handle })
+}
