@@ -9,6 +9,7 @@
 //! that both agree).
 
 pub mod error;
+pub mod raw;
 mod sqlite;
 pub mod totals;
 

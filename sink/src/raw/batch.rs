@@ -1,0 +1,244 @@
+//! The edge from the raw writer to the raw book: rows, rollups and undecodable
+//! entries of several partitions, and the cursors that they move. Texts stand in one
+//! arena, so that a row costs no allocation.
+
+use odometer_schemas::log::Position;
+use odometer_schemas::meter::Aggregation;
+use odometer_schemas::row::RawRow;
+use odometer_schemas::time::WindowKind;
+use odometer_schemas::verdict::Verdict;
+
+use super::{RejectedEnvelope, RollupRow};
+
+/// A cursor's move. The book takes the batch only while it stands at `from_offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CursorMove {
+    /// The partition.
+    pub partition: u32,
+    /// The first offset that the batch covers.
+    pub from_offset: u64,
+    /// The next offset that the book needs afterwards.
+    pub next_offset: u64,
+}
+
+/// What the raw book writes in one step.
+#[derive(Debug, Default)]
+pub struct RawBatch {
+    pub(super) texts: Arena,
+    pub(super) series: Vec<BatchSeries>,
+    pub(super) envelopes: Vec<BatchEnvelope>,
+    pub(super) rows: Vec<BatchRow>,
+    pub(super) rollups: Vec<BatchRollup>,
+    pub(super) states: Vec<u8>,
+    pub(super) rejected: Vec<RejectedEnvelope>,
+    pub(super) cursors: Vec<CursorMove>,
+}
+
+/// One string that holds all texts of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Arena(pub(super) String);
+
+/// A text in an [`Arena`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Text {
+    start: u32,
+    end: u32,
+}
+
+impl Text {
+    /// No text: no arena reaches that far.
+    pub(super) const ABSENT: Self = Self { start: u32::MAX, end: u32::MAX };
+}
+
+impl Arena {
+    pub(super) fn push(&mut self, text: &str) -> Text {
+        let start = self.end();
+        self.0.push_str(text);
+        Text { start, end: self.end() }
+    }
+
+    pub(super) fn push_display(&mut self, value: impl std::fmt::Display) -> Text {
+        use std::fmt::Write as _;
+        let start = self.end();
+        write!(self.0, "{value}").expect("writing to memory cannot fail");
+        Text { start, end: self.end() }
+    }
+
+    pub(super) fn get(&self, text: Text) -> &str {
+        &self.0[text.start as usize..text.end as usize]
+    }
+
+    pub(super) fn optional(&self, text: Text) -> Option<&str> {
+        (text != Text::ABSENT).then(|| self.get(text))
+    }
+
+    fn end(&self) -> u32 {
+        // Batches are cut at a small fraction of this.
+        u32::try_from(self.0.len()).expect("a batch's texts stay below 4 GiB")
+    }
+}
+
+/// One (tenant, meter).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchSeries {
+    pub(super) tenant: Text,
+    pub(super) meter: Text,
+}
+
+/// What the rows of one envelope share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchEnvelope {
+    pub(super) partition: u32,
+    pub(super) offset: u64,
+    pub(super) append_time_ms: i64,
+    pub(super) records: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchRow {
+    pub(super) envelope: u32,
+    pub(super) series: u32,
+    pub(super) source: Text,
+    pub(super) id: Text,
+    pub(super) subject: Text,
+    pub(super) dimensions: Text,
+    pub(super) reservation: Text,
+    pub(super) quantity: i64,
+    pub(super) time_ms: i64,
+    pub(super) row_hash: u64,
+    pub(super) index: u16,
+    pub(super) verdict: Verdict,
+    pub(super) time_given: bool,
+    pub(super) id_emitted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchRollup {
+    pub(super) window: WindowKind,
+    pub(super) window_start_ms: i64,
+    pub(super) series: u32,
+    pub(super) dimensions: Text,
+    pub(super) partition: u32,
+    pub(super) range_start: u64,
+    pub(super) last_offset: u64,
+    pub(super) aggregation: Aggregation,
+    pub(super) quantity: i128,
+    pub(super) sum: i128,
+    pub(super) records: u64,
+    pub(super) state_start: usize,
+    pub(super) state_end: usize,
+}
+
+impl RawBatch {
+    /// How many rows it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it has no rows; cursors may move all the same.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The cursors that it moves, one per partition.
+    #[must_use]
+    pub fn cursors(&self) -> &[CursorMove] {
+        &self.cursors
+    }
+
+    /// Entries that could not be decoded.
+    #[must_use]
+    pub fn rejected(&self) -> &[RejectedEnvelope] {
+        &self.rejected
+    }
+
+    /// Rows and their checksums by position within each partition.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = (RawRow<'_>, u64)> {
+        self.rows.iter().map(|row| (self.row(row), row.row_hash))
+    }
+
+    /// Rows and their checksums by the table's key: tenant, meter, time, position.
+    /// Sorts each time it is called.
+    pub fn rows_by_key(&self) -> impl ExactSizeIterator<Item = (RawRow<'_>, u64)> {
+        let mut series: Vec<usize> = (0..self.series.len()).collect();
+        let name = |index: usize| {
+            let series = &self.series[index];
+            (self.texts.get(series.tenant), self.texts.get(series.meter))
+        };
+        series.sort_unstable_by(|a, b| name(*a).cmp(&name(*b)));
+        let mut ranks = vec![0; series.len()];
+        for (rank, pair) in series.chunk_by(|a, b| name(*a) == name(*b)).enumerate() {
+            pair.iter().for_each(|index| ranks[*index] = rank);
+        }
+        // Rows of one partition stand in order, so their places break ties as their
+        // positions would.
+        let mut order: Vec<(usize, i64, u32, usize)> = self
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(place, row)| {
+                let partition = self.envelopes[row.envelope as usize].partition;
+                (ranks[row.series as usize], row.time_ms, partition, place)
+            })
+            .collect();
+        order.sort_unstable();
+        order.into_iter().map(|(.., place)| (self.row(&self.rows[place]), self.rows[place].row_hash))
+    }
+
+    /// Rollup rows, absolute for their range.
+    pub fn rollups(&self) -> impl ExactSizeIterator<Item = RollupRow<'_>> {
+        self.rollups.iter().map(|rollup| {
+            let series = &self.series[rollup.series as usize];
+            RollupRow {
+                window: rollup.window,
+                window_start_ms: rollup.window_start_ms,
+                tenant: self.texts.get(series.tenant),
+                meter: self.texts.get(series.meter),
+                dimensions: self.texts.get(rollup.dimensions),
+                partition: rollup.partition,
+                range_start: rollup.range_start,
+                last_offset: rollup.last_offset,
+                aggregation: rollup.aggregation,
+                quantity: rollup.quantity,
+                sum: rollup.sum,
+                records: rollup.records,
+                state: &self.states[rollup.state_start..rollup.state_end],
+            }
+        })
+    }
+
+    /// Bytes that it holds, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let rejected: usize = self.rejected.iter().map(|envelope| envelope.bytes.len()).sum();
+        self.texts.0.len()
+            + self.states.len()
+            + rejected
+            + self.rows.len() * size_of::<BatchRow>()
+            + self.rollups.len() * size_of::<BatchRollup>()
+    }
+
+    pub(super) fn row(&self, row: &BatchRow) -> RawRow<'_> {
+        let series = &self.series[row.series as usize];
+        let envelope = &self.envelopes[row.envelope as usize];
+        RawRow {
+            tenant: self.texts.get(series.tenant),
+            meter: self.texts.get(series.meter),
+            source: self.texts.get(row.source),
+            id: self.texts.get(row.id),
+            id_emitted: row.id_emitted,
+            subject: self.texts.optional(row.subject),
+            quantity: row.quantity,
+            time_ms: row.time_ms,
+            time_given: row.time_given,
+            dimensions: self.texts.get(row.dimensions),
+            reservation: self.texts.optional(row.reservation),
+            position: Position { partition: envelope.partition, offset: envelope.offset, index: row.index },
+            envelope_records: envelope.records,
+            verdict: row.verdict,
+            append_time_ms: envelope.append_time_ms,
+        }
+    }
+}

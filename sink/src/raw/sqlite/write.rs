@@ -1,0 +1,123 @@
+//! One batch into an open transaction.
+
+use rusqlite::{Connection, OptionalExtension, Statement, params};
+
+use odometer_schemas::row::RawRow;
+
+use super::super::{CursorMove, RawBatch, RollupRow};
+use super::FILE;
+use crate::error::BookError;
+use crate::sqlite::{Insert, insert_all};
+
+/// A row is a pure function of the log, so what stands at its place already can only
+/// be the same, or not belong there.
+const RECORDS: Insert = Insert {
+    head: "INSERT OR REPLACE INTO usage_records (tenant, meter, source, id, id_emitted, subject, quantity, time,
+        time_given, dimensions, reservation, partition, \"offset\", idx, envelope_records, verdict, reason,
+        append_time, row_hash) VALUES",
+    columns: 19,
+    tail: "",
+};
+const REJECTED: Insert = Insert {
+    head: "INSERT OR REPLACE INTO rejected_envelopes (partition, \"offset\", append_time, reason, bytes) VALUES",
+    columns: 5,
+    tail: "",
+};
+const ROLLUPS: Insert = Insert {
+    head: "INSERT INTO usage_rollups (\"window\", window_start, tenant, meter, dimensions, partition, range_start,
+        last_offset, aggregation, quantity, sum, records, state) VALUES",
+    columns: 13,
+    tail: "ON CONFLICT DO UPDATE SET last_offset = excluded.last_offset, aggregation = excluded.aggregation,
+        quantity = excluded.quantity, sum = excluded.sum, records = excluded.records, state = excluded.state
+        WHERE excluded.last_offset >= last_offset",
+};
+
+/// Writes a batch; `false` when it was written before.
+pub(super) fn batch(connection: &Connection, batch: &RawBatch) -> Result<bool, BookError> {
+    let mut moved = 0;
+    for cursor in batch.cursors() {
+        moved += usize::from(move_cursor(connection, cursor, moved == 0)?);
+    }
+    if moved == 0 {
+        return Ok(false);
+    }
+    insert_all(connection, &RECORDS, batch.rows(), bind_row).map_err(FILE.failed("writing rows"))?;
+    insert_all(connection, &REJECTED, batch.rejected().iter(), |statement, first, envelope| {
+        statement.raw_bind_parameter(first, envelope.partition)?;
+        statement.raw_bind_parameter(first + 1, envelope.offset)?;
+        statement.raw_bind_parameter(first + 2, envelope.append_time.0)?;
+        statement.raw_bind_parameter(first + 3, envelope.verdict.reason().unwrap_or_default())?;
+        statement.raw_bind_parameter(first + 4, envelope.bytes.as_slice())
+    })
+    .map_err(FILE.failed("writing undecodable entries"))?;
+    let mut rollups: Vec<RollupRow<'_>> = batch.rollups().collect();
+    // In key order neighbouring rows share pages.
+    rollups.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+    insert_all(connection, &ROLLUPS, rollups.iter(), bind_rollup).map_err(FILE.failed("writing rollups"))?;
+    Ok(true)
+}
+
+/// Moves one cursor on; `false` when it stands behind the batch already, which is
+/// only right when all do.
+fn move_cursor(connection: &Connection, cursor: &CursorMove, may_be_there: bool) -> Result<bool, BookError> {
+    let CursorMove { partition, from_offset, next_offset } = *cursor;
+    let fail = FILE.failed("moving a cursor");
+    let found: u64 = connection
+        .prepare_cached("SELECT next_offset FROM cursors WHERE partition = ?")
+        .and_then(|mut statement| statement.query_row([partition], |row| row.get(0)).optional())
+        .map_err(&fail)?
+        .unwrap_or(0);
+    if found == next_offset && may_be_there {
+        return Ok(false);
+    }
+    if found != from_offset {
+        return Err(BookError::CursorMoved { partition, expected: from_offset, found });
+    }
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO cursors (partition, next_offset) VALUES (?, ?)")
+        .and_then(|mut statement| statement.execute(params![partition, next_offset]))
+        .map_err(&fail)?;
+    Ok(true)
+}
+
+fn bind_row(statement: &mut Statement<'_>, first: usize, (row, row_hash): (RawRow<'_>, u64)) -> rusqlite::Result<()> {
+    statement.raw_bind_parameter(first, row.tenant)?;
+    statement.raw_bind_parameter(first + 1, row.meter)?;
+    statement.raw_bind_parameter(first + 2, row.source)?;
+    statement.raw_bind_parameter(first + 3, row.id)?;
+    statement.raw_bind_parameter(first + 4, row.id_emitted)?;
+    statement.raw_bind_parameter(first + 5, row.subject)?;
+    statement.raw_bind_parameter(first + 6, row.quantity)?;
+    statement.raw_bind_parameter(first + 7, row.time_ms)?;
+    statement.raw_bind_parameter(first + 8, row.time_given)?;
+    statement.raw_bind_parameter(first + 9, row.dimensions)?;
+    statement.raw_bind_parameter(first + 10, row.reservation)?;
+    statement.raw_bind_parameter(first + 11, row.position.partition)?;
+    statement.raw_bind_parameter(first + 12, row.position.offset)?;
+    statement.raw_bind_parameter(first + 13, row.position.index)?;
+    statement.raw_bind_parameter(first + 14, row.envelope_records)?;
+    statement.raw_bind_parameter(first + 15, row.verdict.name())?;
+    statement.raw_bind_parameter(first + 16, row.verdict.reason())?;
+    statement.raw_bind_parameter(first + 17, row.append_time_ms)?;
+    statement.raw_bind_parameter(first + 18, row_hash.cast_signed())
+}
+
+fn bind_rollup(statement: &mut Statement<'_>, first: usize, row: &RollupRow<'_>) -> rusqlite::Result<()> {
+    statement.raw_bind_parameter(first, row.window.name())?;
+    statement.raw_bind_parameter(first + 1, row.window_start_ms)?;
+    statement.raw_bind_parameter(first + 2, row.tenant)?;
+    statement.raw_bind_parameter(first + 3, row.meter)?;
+    statement.raw_bind_parameter(first + 4, row.dimensions)?;
+    statement.raw_bind_parameter(first + 5, row.partition)?;
+    statement.raw_bind_parameter(first + 6, row.range_start)?;
+    statement.raw_bind_parameter(first + 7, row.last_offset)?;
+    statement.raw_bind_parameter(first + 8, row.aggregation.name())?;
+    statement.raw_bind_parameter(first + 9, row.quantity.to_string())?;
+    statement.raw_bind_parameter(first + 10, row.sum.to_string())?;
+    statement.raw_bind_parameter(first + 11, row.records)?;
+    statement.raw_bind_parameter(first + 12, row.state)
+}
+
+fn key<'a>(row: &RollupRow<'a>) -> (&'a str, &'a str, &'static str, i64, &'a str, u32, u64) {
+    (row.tenant, row.meter, row.window.name(), row.window_start_ms, row.dimensions, row.partition, row.range_start)
+}
