@@ -7,7 +7,7 @@ use odometer_schemas::meter::path_steps;
 use odometer_schemas::time::TimeMs;
 
 use super::raw::{RawMap, RawQuantity, RawRecord, RawTenant, RawTime};
-use super::{Format, Layout, Map, QuantityRule, RecordRule, Slots, TenantRule, TimeRule};
+use super::{Format, Layout, Map, QuantityRule, RecordRule, Slot, TenantRule, TimeRule};
 use crate::config::document::{Document, DocumentError};
 use crate::config::duration::{DURATION_SYNTAX, parse_duration};
 use crate::replay::amount::Amount;
@@ -27,21 +27,52 @@ pub(super) fn check(document: &Document) -> Result<Map, DocumentError> {
 }
 
 fn checked(raw: RawMap) -> Result<Map, Wrong> {
-    let mut slots = Slots::default();
     if raw.source.is_empty() {
         return wrong("source", "must not be empty: it names where the records come from");
     }
     let layout = layout(&raw)?;
+    let mut slots = Slots { layout: &layout, names: Vec::new() };
     let time = raw.time.map(|time| time_rule(time, &mut slots)).transpose()?;
     let tenant = tenant_rule(raw.tenant, &mut slots)?;
-    let subject = raw.subject.map(|subject| slots.slot(&subject.field));
+    let subject = raw.subject.map(|subject| slots.slot("subject.field", &subject.field)).transpose()?;
     if raw.dimensions.len() > DIMENSIONS_MAX {
         return wrong("dimensions", format!("must list at most {DIMENSIONS_MAX} names"));
     }
-    let dimensions = raw.dimensions.into_iter().map(|(name, field)| (name, slots.slot(&field))).collect();
+    let dimension = |(name, field): (String, String)| {
+        let slot = slots.slot(&format!("dimensions.{name}"), &field)?;
+        Ok::<_, Wrong>((name, slot))
+    };
+    let dimensions = raw.dimensions.into_iter().map(dimension).collect::<Result<_, Wrong>>()?;
     let records = record_rules(raw.record, &mut slots)?;
-    check_fields(&slots.names, &layout)?;
-    Ok(Map { source: raw.source, layout, fields: slots.names, time, tenant, subject, dimensions, records })
+    let fields = slots.names;
+    Ok(Map { source: raw.source, layout, fields, time, tenant, subject, dimensions, records })
+}
+
+/// Numbers the fields that the map uses, as they are first used.
+struct Slots<'a> {
+    layout: &'a Layout,
+    names: Vec<String>,
+}
+
+impl Slots<'_> {
+    /// The slot of the field that `key` names. A field is a column's name in CSV; in
+    /// JSON lines a member's name, or a path such as `$.usage.tokens`.
+    fn slot(&mut self, key: &str, field: &str) -> Result<Slot, Wrong> {
+        if field.is_empty() {
+            return wrong(key, "must name a field of the file");
+        }
+        if self.layout.format == Format::Jsonl && field.starts_with('$') && path_steps(field).is_none() {
+            return wrong(key, format!("`{field}` is not a path such as `$.usage.tokens`"));
+        }
+        if self.layout.columns.as_ref().is_some_and(|columns| !columns.iter().any(|column| column == field)) {
+            return wrong(key, format!("names `{field}`, which `columns` does not list"));
+        }
+        let known = self.names.iter().position(|name| name == field);
+        Ok(Slot(known.unwrap_or_else(|| {
+            self.names.push(field.to_owned());
+            self.names.len() - 1
+        })))
+    }
 }
 
 fn layout(raw: &RawMap) -> Result<Layout, Wrong> {
@@ -62,24 +93,7 @@ fn layout(raw: &RawMap) -> Result<Layout, Wrong> {
     Ok(Layout { format: raw.format, columns: raw.columns.clone(), delimiter })
 }
 
-/// Fields are columns by name in CSV; in JSON lines also paths such as `$.usage.tokens`.
-fn check_fields(names: &[String], layout: &Layout) -> Result<(), Wrong> {
-    for name in names {
-        if name.is_empty() {
-            return wrong("", "names an empty field; name one of the file's");
-        }
-        if layout.format == Format::Jsonl && name.starts_with('$') && path_steps(name).is_none() {
-            return wrong("", format!("names the field `{name}`, which is not a path such as `$.usage.tokens`"));
-        }
-        let known = layout.columns.as_ref().is_none_or(|columns| columns.contains(name));
-        if !known {
-            return wrong("columns", format!("must list the column `{name}`, which the map uses"));
-        }
-    }
-    Ok(())
-}
-
-fn time_rule(raw: RawTime, slots: &mut Slots) -> Result<TimeRule, Wrong> {
+fn time_rule(raw: RawTime, slots: &mut Slots<'_>) -> Result<TimeRule, Wrong> {
     let reading = match (raw.format, raw.unit, raw.origin) {
         (Some(_), Some(_), _) => return wrong("time.unit", "cannot stand beside `format`; keep one of them"),
         (Some(_), None, Some(_)) => {
@@ -102,7 +116,7 @@ fn time_rule(raw: RawTime, slots: &mut Slots) -> Result<TimeRule, Wrong> {
         }
     };
     let span_ms = raw.span.map(|text| span_ms(&text)).transpose()?;
-    Ok(TimeRule { slot: slots.slot(&raw.field), reading, span_ms })
+    Ok(TimeRule { slot: slots.slot("time.field", &raw.field)?, reading, span_ms })
 }
 
 fn span_ms(text: &str) -> Result<i64, Wrong> {
@@ -113,24 +127,26 @@ fn span_ms(text: &str) -> Result<i64, Wrong> {
     }
 }
 
-fn tenant_rule(raw: RawTenant, slots: &mut Slots) -> Result<TenantRule, Wrong> {
+fn tenant_rule(raw: RawTenant, slots: &mut Slots<'_>) -> Result<TenantRule, Wrong> {
     if raw.join.is_some() && raw.fields.is_none() {
         return wrong("tenant.join", "is only for `fields`; remove it");
     }
     match (raw.value, raw.field, raw.fields) {
         (Some(value), None, None) if value.is_empty() => wrong("tenant.value", "must not be empty"),
         (Some(value), None, None) => Ok(TenantRule::Value(value)),
-        (None, Some(field), None) => Ok(TenantRule::Fields { slots: vec![slots.slot(&field)], join: String::new() }),
+        (None, Some(field), None) => {
+            Ok(TenantRule::Fields { slots: vec![slots.slot("tenant.field", &field)?], join: String::new() })
+        }
         (None, None, Some(fields)) if fields.is_empty() => wrong("tenant.fields", "must name at least one field"),
         (None, None, Some(fields)) => {
-            let slots = fields.iter().map(|field| slots.slot(field)).collect();
+            let slots = fields.iter().map(|field| slots.slot("tenant.fields", field)).collect::<Result<_, _>>()?;
             Ok(TenantRule::Fields { slots, join: raw.join.unwrap_or_else(|| "/".into()) })
         }
         _ => wrong("tenant", "must have exactly one of `value`, `field` and `fields`"),
     }
 }
 
-fn record_rules(raw: Vec<RawRecord>, slots: &mut Slots) -> Result<Vec<RecordRule>, Wrong> {
+fn record_rules(raw: Vec<RawRecord>, slots: &mut Slots<'_>) -> Result<Vec<RecordRule>, Wrong> {
     if raw.is_empty() {
         return wrong("record", "is missing: at least one [[record]] says what a row becomes");
     }
@@ -144,9 +160,15 @@ fn record_rules(raw: Vec<RawRecord>, slots: &mut Slots) -> Result<Vec<RecordRule
             RawQuantity::Constant(text) => QuantityRule::Constant(
                 Amount::parse(&text, None).map_err(|e| (format!("record[{index}].quantity"), e.to_string()))?,
             ),
-            RawQuantity::Field(field) => QuantityRule::Field { slot: slots.slot(&field.field), unit: field.unit },
+            RawQuantity::Field(field) => {
+                let slot = slots.slot(&format!("record[{index}].quantity.field"), &field.field)?;
+                QuantityRule::Field { slot, unit: field.unit }
+            }
         };
-        let only_where = record.only_where.map(|w| (slots.slot(&w.field), w.equals.0));
+        let only_where = match record.only_where {
+            Some(only) => Some((slots.slot(&format!("record[{index}].where.field"), &only.field)?, only.equals.0)),
+            None => None,
+        };
         let seen = of_meter.entry(record.meter.clone()).or_default();
         rules.push(RecordRule { meter: record.meter, quantity, only_where, earlier_of_meter: *seen });
         *seen += 1;

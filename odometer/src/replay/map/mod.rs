@@ -8,7 +8,6 @@ mod raw;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::path::Path;
 
 pub(super) use raw::{Format, QuantityUnit, TimeUnit};
@@ -124,24 +123,5 @@ impl Map {
     /// The field's name, for messages.
     pub(super) fn field(&self, slot: Slot) -> &str {
         self.fields.get(slot.0).map_or("?", String::as_str)
-    }
-}
-
-/// Numbers field names as they are first used.
-#[derive(Debug, Default)]
-struct Slots {
-    names: Vec<String>,
-    numbers: HashMap<String, Slot>,
-}
-
-impl Slots {
-    fn slot(&mut self, field: &str) -> Slot {
-        if let Some(slot) = self.numbers.get(field) {
-            return *slot;
-        }
-        let slot = Slot(self.names.len());
-        self.names.push(field.to_owned());
-        self.numbers.insert(field.to_owned(), slot);
-        slot
     }
 }

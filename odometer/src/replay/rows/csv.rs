@@ -1,17 +1,22 @@
 //! CSV in, rows out: with or without a header line, any line end, with or without a
 //! final newline.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
-use ::csv::{ByteRecord, Reader, ReaderBuilder, Terminator};
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::{BUFFER_BYTES, ROW_BYTES_MAX, Row, RowsError, row_error};
 use crate::replay::map::Layout;
 
+/// Most cells of one row. Far above any table's; it bounds what an odd file costs.
+const CELLS_MAX: usize = 16 * 1024;
+/// Bytes and cells of a row for which there is room from the start.
+const CELLS_BYTES_FIRST: usize = 4 * 1024;
+const CELLS_FIRST: usize = 64;
+
 /// The rows of a CSV file.
 pub(in crate::replay) struct CsvRows {
-    reader: Reader<Metered<Box<dyn Read + Send>>>,
-    record: ByteRecord,
+    records: Records,
     /// The column of each slot.
     columns: Vec<usize>,
     fields: Vec<String>,
@@ -22,36 +27,27 @@ pub(in crate::replay) struct CsvRows {
 
 impl CsvRows {
     pub(super) fn new(input: Box<dyn Read + Send>, layout: &Layout, fields: &[String]) -> Result<Self, RowsError> {
-        let mut reader = ReaderBuilder::new()
-            .has_headers(false)
-            // Rows of another width are reported with their number instead.
-            .flexible(true)
-            .delimiter(layout.delimiter)
-            .terminator(Terminator::CRLF)
-            .buffer_capacity(BUFFER_BYTES)
-            .from_reader(Metered { input, left: ROW_BYTES_MAX });
+        let mut records = Records::new(input, layout.delimiter);
         let header = match &layout.columns {
             Some(columns) => columns.clone(),
-            None => read_header(&mut reader)?,
+            None => header(&mut records)?,
         };
         let columns = fields.iter().map(|field| column_of(field, &header)).collect::<Result<_, _>>()?;
-        Ok(Self { reader, record: ByteRecord::new(), columns, fields: fields.to_vec(), width: header.len(), rows: 0 })
+        Ok(Self { records, columns, fields: fields.to_vec(), width: header.len(), rows: 0 })
     }
 
     pub(super) fn next(&mut self, row: &mut Row) -> Result<bool, RowsError> {
-        if !read_record(&mut self.reader, &mut self.record)? {
+        if !self.records.next()? {
             return Ok(false);
         }
         self.rows += 1;
-        let line = self.record.position().map_or(0, ::csv::Position::line);
-        row.start(self.rows, line, self.columns.len());
-        if self.record.len() != self.width {
-            let problem = format!("has {} cells where the file has {} columns", self.record.len(), self.width);
+        row.start(self.rows, self.records.line, self.columns.len());
+        if self.records.width != self.width {
+            let problem = format!("has {} cells where the file has {} columns", self.records.width, self.width);
             return Err(row_error(row, "", problem));
         }
         for (slot, column) in self.columns.iter().enumerate() {
-            let bytes = self.record.get(*column).unwrap_or_default();
-            match str::from_utf8(bytes) {
+            match str::from_utf8(self.records.cell(*column)) {
                 Ok(text) => row.set(slot, text),
                 Err(_) => {
                     let field = self.fields.get(slot).map_or("", String::as_str);
@@ -63,12 +59,11 @@ impl CsvRows {
     }
 }
 
-fn read_header(reader: &mut Reader<Metered<Box<dyn Read + Send>>>) -> Result<Vec<String>, RowsError> {
-    let mut record = ByteRecord::new();
-    if !read_record(reader, &mut record)? {
+fn header(records: &mut Records) -> Result<Vec<String>, RowsError> {
+    if !records.next()? {
         return Err(RowsError::Header("is empty: it has not even a header line".into()));
     }
-    Ok(record.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    Ok((0..records.width).map(|column| String::from_utf8_lossy(records.cell(column)).into_owned()).collect())
 }
 
 fn column_of(field: &str, header: &[String]) -> Result<usize, RowsError> {
@@ -86,29 +81,93 @@ fn column_of(field: &str, header: &[String]) -> Result<usize, RowsError> {
     }
 }
 
-fn read_record(reader: &mut Reader<Metered<Box<dyn Read + Send>>>, record: &mut ByteRecord) -> Result<bool, RowsError> {
-    // What is buffered already was paid for by the rows before.
-    reader.get_mut().left = ROW_BYTES_MAX;
-    reader.read_byte_record(record).map_err(|error| match error.into_kind() {
-        ::csv::ErrorKind::Io(error) => RowsError::Read(error),
-        other => RowsError::Read(io::Error::other(format!("{other:?}"))),
-    })
+/// The records of a CSV file, header included, with the line that each starts on.
+struct Records {
+    input: BufReader<Box<dyn Read + Send>>,
+    parser: Reader,
+    /// The cells of the current record, one after another.
+    cells: Vec<u8>,
+    /// Where each cell ends.
+    ends: Vec<usize>,
+    /// How many cells there are.
+    width: usize,
+    /// The line that the current record starts on, from 1.
+    line: u64,
+    /// The line that is read next.
+    next_line: u64,
 }
 
-/// Input that runs dry with an error when one row takes too much of it.
-struct Metered<R> {
-    input: R,
-    left: usize,
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            return Err(io::Error::other(format!("a row is longer than {ROW_BYTES_MAX} bytes; is a quote left open?")));
+impl Records {
+    fn new(input: Box<dyn Read + Send>, delimiter: u8) -> Self {
+        Self {
+            input: BufReader::with_capacity(BUFFER_BYTES, input),
+            parser: ReaderBuilder::new().delimiter(delimiter).build(),
+            cells: vec![0; CELLS_BYTES_FIRST],
+            ends: vec![0; CELLS_FIRST],
+            width: 0,
+            line: 0,
+            next_line: 1,
         }
-        let length = buffer.len().min(self.left);
-        let bytes = self.input.read(buffer.get_mut(..length).unwrap_or_default())?;
-        self.left -= bytes;
-        Ok(bytes)
     }
+
+    /// The current record's cell.
+    fn cell(&self, column: usize) -> &[u8] {
+        let start = column.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.ends.get(column).and_then(|end| self.cells.get(start..*end)).unwrap_or_default()
+    }
+
+    /// Reads the next record; `false` at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        self.skip_line_ends()?;
+        self.line = self.next_line;
+        let (mut cells, mut width) = (0, 0);
+        loop {
+            // Nothing left to read tells the parser that the file is over.
+            let input = self.input.fill_buf()?;
+            let (room, ends) = (self.cells.get_mut(cells..), self.ends.get_mut(width..));
+            let (result, read, written, ended) =
+                self.parser.read_record(input, room.unwrap_or_default(), ends.unwrap_or_default());
+            self.next_line += line_ends(input.get(..read).unwrap_or_default());
+            self.input.consume(read);
+            cells += written;
+            width += ended;
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull => grow(&mut self.cells, ROW_BYTES_MAX, "bytes; is a quote left open?")?,
+                ReadRecordResult::OutputEndsFull => grow(&mut self.ends, CELLS_MAX, "cells")?,
+                ReadRecordResult::Record => {
+                    self.width = width;
+                    return Ok(true);
+                }
+                ReadRecordResult::End => return Ok(false),
+            }
+        }
+    }
+
+    /// Passes blank lines, and the second half of a CRLF whose first half ended the
+    /// record before, so that the line number is that of the record.
+    fn skip_line_ends(&mut self) -> io::Result<()> {
+        loop {
+            let input = self.input.fill_buf()?;
+            let skipped = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            self.next_line += line_ends(input.get(..skipped).unwrap_or_default());
+            self.input.consume(skipped);
+            if skipped == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
+/// Doubles a buffer.
+fn grow<T: Default + Clone>(buffer: &mut Vec<T>, most: usize, what: &str) -> io::Result<()> {
+    if buffer.len() >= most {
+        return Err(io::Error::other(format!("a row has more than {most} {what}")));
+    }
+    buffer.resize((buffer.len() * 2).min(most), T::default());
+    Ok(())
 }

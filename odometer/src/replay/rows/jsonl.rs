@@ -93,13 +93,13 @@ impl JsonlRows {
     }
 }
 
-/// The text of the scalar at `path`; `None` when a member is missing or null.
+/// The text of the scalar at `path`, empty for null; `None` when a member is missing.
 fn scalar_at<'a>(members: &Members<'a>, path: &[String]) -> Result<Option<Cow<'a, str>>, String> {
     let Some((first, rest)) = path.split_first() else { return Ok(None) };
     let Some(value) = members.get(first.as_str()) else { return Ok(None) };
     let text = value.get();
     match (text.as_bytes().first(), rest) {
-        (Some(b'n'), _) => Ok(None),
+        (Some(b'n'), _) => Ok(Some(Cow::Borrowed(""))),
         (Some(b'{'), [_, ..]) => {
             let inner: Members<'a> = serde_json::from_str(text).map_err(|error| format!("is broken: {error}"))?;
             scalar_at(&inner, rest)
