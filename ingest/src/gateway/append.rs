@@ -52,10 +52,12 @@ pub(super) async fn append_all(log: &dyn LogAppender, envelopes: &[Envelope], ti
                 may_append = stored > stored_before;
             }
             Ok(Err(error)) => {
+                tracing::warn!(%error, "the log did not take an envelope");
                 landings[number] = landing_of(&error);
                 waiting.clear();
             }
             Err(_) => {
+                tracing::warn!(?timeout, "the log gave no answer in time");
                 landings[number] = Landing::Unknown;
                 waiting.clear();
             }
@@ -75,5 +77,78 @@ fn landing_of(error: &AppendError) -> Landing {
     match error {
         AppendError::Busy | AppendError::TooLarge { .. } => Landing::NotTaken,
         AppendError::Unavailable(_) | AppendError::Closed => Landing::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::{Arc, Mutex};
+
+    use odometer_schemas::time::TimeMs;
+
+    use super::*;
+    use crate::log::Appended;
+
+    /// A log whose queue holds `room` envelopes and is emptied by a task of its own.
+    struct Narrow {
+        room: usize,
+        state: Arc<Mutex<State>>,
+    }
+
+    #[derive(Default)]
+    struct State {
+        queued: usize,
+        tries: usize,
+        stored: HashSet<Vec<u8>>,
+    }
+
+    impl LogAppender for Narrow {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn append(&self, _partition: u32, envelope: Vec<u8>) -> PendingAppend {
+            let mut state = self.state.lock().unwrap();
+            state.tries += 1;
+            if state.queued == self.room {
+                return PendingAppend::ready(Err(AppendError::Busy));
+            }
+            state.queued += 1;
+            let (sender, pending) = PendingAppend::channel();
+            let state = Arc::clone(&self.state);
+            tokio::spawn(async move {
+                let mut state = state.lock().unwrap();
+                state.queued -= 1;
+                assert!(state.stored.insert(envelope), "stored twice");
+                let _ = sender.send(Ok(Appended { offset: 0, append_time: TimeMs(0) }));
+            });
+            pending
+        }
+    }
+
+    async fn landings(room: usize, count: u32) -> (Vec<Landing>, usize, usize) {
+        let log = Narrow { room, state: Arc::default() };
+        let envelopes: Vec<_> =
+            (0..count).map(|n| Envelope { partition: 0, bytes: n.to_le_bytes().to_vec() }).collect();
+        let landings = append_all(&log, &envelopes, Duration::from_secs(60)).await;
+        let state = log.state.lock().unwrap();
+        (landings, state.stored.len(), state.tries)
+    }
+
+    #[tokio::test]
+    async fn a_narrow_queue_takes_a_large_request_in_the_end() {
+        for (room, count) in [(1, 1), (1, 100), (3, 100), (40, 100), (1000, 100)] {
+            let (landings, stored, _) = landings(room, count).await;
+            assert_eq!(landings, vec![Landing::Stored; count as usize], "room {room}");
+            assert_eq!(stored, count as usize);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_stays_full_is_tried_once_for_each_envelope_at_most() {
+        let (landings, stored, tries) = landings(0, 100).await;
+        assert_eq!((landings, stored), (vec![Landing::NotTaken; 100], 0));
+        assert!(tries <= APPENDS_IN_FLIGHT_MAX, "{tries} tries");
     }
 }

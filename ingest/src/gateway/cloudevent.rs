@@ -121,7 +121,7 @@ pub(super) fn structured<'a>(members: &[Member<'a>]) -> Result<CloudEvent<'a>, R
                 Some((field, slot)) => *slot = text_field(field, raw)?,
                 None => {
                     // Not kept, but a string that is no text makes the event invalid.
-                    value_of("extension", raw)?;
+                    value_of(&quoted(name), raw)?;
                 }
             },
         }

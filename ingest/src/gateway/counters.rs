@@ -13,7 +13,7 @@ pub struct GatewayCounters {
     pub requests: AtomicU64,
     /// Requests refused as a whole, for a fault of the client.
     pub requests_refused: AtomicU64,
-    /// Requests answered 503, because of too many requests or of the log.
+    /// Requests answered 5xx: too many at once, the log, or a fault of our own.
     pub requests_unavailable: AtomicU64,
     /// Bytes of bodies as they arrived.
     pub body_bytes: AtomicU64,

@@ -10,7 +10,7 @@ use odometer_schemas::record::{Dimensions, Record};
 
 use super::cloudevent::CloudEvent;
 use super::form::Door;
-use super::json;
+use super::json::{self, JsonFault};
 use super::record::{Hints, check, of_fault, quantity_of, scalar_of};
 use super::refusal::{Refusal, RefusalCode};
 
@@ -80,7 +80,7 @@ impl<'d> Path<'d> {
         let mut at = found.get(self.root).copied().flatten();
         for step in &self.steps {
             let Some(raw) = at else { break };
-            at = json::pick(raw, &[step]).map_err(|fault| of_fault(&fault))?[0];
+            at = json::pick(raw, &[step]).map_err(|fault| of_data(&fault))?[0];
         }
         Ok(at.filter(|raw| *raw != "null"))
     }
@@ -112,7 +112,7 @@ impl<'d> Feeder<'d> {
         let plan = self.plan(&event.event_type).ok_or_else(|| hints.unknown_type(&event.event_type))?;
         let owner = Owner::of(event, door)?;
         let found = match &event.data {
-            Some(data) => json::pick(data, &plan.roots).map_err(|fault| of_fault(&fault))?,
+            Some(data) => json::pick(data, &plan.roots).map_err(|fault| of_data(&fault))?,
             None => Vec::new(),
         };
         for meter in &plan.meters {
@@ -179,6 +179,13 @@ impl MeterPlan<'_> {
         dimensions.sort_unstable();
         Ok(dimensions)
     }
+}
+
+/// The refusal of data that cannot be looked into.
+fn of_data(fault: &JsonFault) -> Refusal {
+    let refusal = of_fault(fault);
+    let field = refusal.field.as_deref().map_or_else(|| "data".to_owned(), |name| format!("data.{name}"));
+    Refusal { field: Some(field.into()), ..refusal }
 }
 
 /// Whose usage an event is.

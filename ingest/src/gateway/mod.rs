@@ -4,6 +4,72 @@
 //! [`read`] judges a request without I/O, clock or async; [`router`] is the thin
 //! shell around it. Nothing here decides whether a record counts: a stored record
 //! may still turn out to be a duplicate.
+//!
+//! # What a body is
+//!
+//! | content type | body |
+//! | --- | --- |
+//! | `application/cloudevents+json` | one CloudEvent |
+//! | `application/cloudevents-batch+json` | an array of CloudEvents |
+//! | any other `application/cloudevents…` | 415, as the HTTP binding asks |
+//! | any other or none, with a `ce-` header | binary mode: the headers are one CloudEvent's attributes, the body its data |
+//! | `application/json` | an event, or an array of them |
+//! | `application/x-ndjson`, `application/ndjson` | an event a line; blank lines are none |
+//!
+//! An event in the last two is a native record, unless it has a `specversion` or came
+//! to `/api/v1/events`: then it is a CloudEvent. A charset other than UTF-8 is 415
+//! wherever JSON is read. A body may be gzip or zstd, in any number of members or
+//! frames. An empty array is stored at once.
+//!
+//! # What an event must be
+//!
+//! | rule | refusal |
+//! | --- | --- |
+//! | an event is a JSON object in UTF-8; in NDJSON a bad line is only that event's fault | `malformed` |
+//! | no name stands twice in it, nor in what is read of its data | `duplicate_field` |
+//! | null is absence, everywhere | |
+//! | every text obeys [`Record::validate`](odometer_schemas::record::Record::validate) | `invalid` |
+//! | a quantity is a JSON number or decimal text, and has an exact value in the meter's base unit | `quantity` |
+//! | a time is RFC 3339 with its zone; without one, the log's time counts | `invalid` |
+//! | a dimension is a string, number or boolean; the latter two keep their JSON text | `wrong_type` |
+//! | a `unique_count` record has the dimension `value` or a subject | `missing` |
+//!
+//! A native record has `id`, `tenant`, `meter` and `quantity` (else `missing`: without
+//! an id a retry would count twice), may have `source` (default `http`), `time`,
+//! `subject`, `dimensions` and `reservation`, and nothing else (`unknown_field`). Its
+//! meter is defined (`unknown_meter`).
+//!
+//! A CloudEvent obeys the specification and its JSON schema, and besides:
+//!
+//! | rule | refusal |
+//! | --- | --- |
+//! | `specversion` is `1.0` | `invalid` |
+//! | attributes that are not read here are allowed under any name, as the schema does, and not kept | |
+//! | `source` and `dataschema` are not parsed as URIs: they are only compared, or not used | |
+//! | data is JSON when `datacontenttype` says so or is absent; any other data is opaque | |
+//! | the tenant is the extension `tenant`, and `subject` the record's subject; without it the tenant is `subject`, and there is no subject; at `/api/v1/events` the latter always | `missing` |
+//! | some meter counts its `type` | `unknown_type` |
+//! | a meter without value path counts 1, one whose value is absent makes no record; the event makes one at least | `no_value` |
+//! | a value or kept dimension that is there must be usable, else the whole event is refused | as above |
+//!
+//! # Answers
+//!
+//! An event is stored whole or not at all; `index` is its place in the request.
+//!
+//! | status | when |
+//! | --- | --- |
+//! | 202 | the log holds every event that is not called refused: one at least, unless the request held none |
+//! | 400 | every event was refused, or the body broke off |
+//! | 408 | the body took longer than [`BODY_TIMEOUT`] |
+//! | 413 | more bytes (before or after inflating), events or records than [`GatewayOptions`] allows; nothing was stored |
+//! | 415 | content type or encoding; nothing was stored |
+//! | 422 | the body, an envelope or a parameter cannot be read; nothing was stored |
+//! | 500 | a fault of our own; it may be sent again |
+//! | 503 | with `Retry-After`: too many requests at once, or the log did not take everything |
+//!
+//! Everything but 202 is an RFC 9457 problem. 202, 400 and 503 from the log list
+//! `results`: a `reason` begins with a stable word ([`RefusalCode`]) and a colon. After
+//! `log_unavailable` and `unknown` the client sends the same ids again; they count once.
 
 mod append;
 mod body;

@@ -171,3 +171,35 @@ impl<'d> Hints<'d> {
         format!("; known are {}{more}", listed.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_is_told_the_nearest_or_the_known_ones() {
+        let definitions = Definitions::built_in();
+        let mut hints = Hints::new(&definitions);
+        let near = hints.unknown_meter("api_cal").detail;
+        assert_eq!(near, "no meter is called `api_cal`; did you mean `api_call`?");
+        let far = hints.unknown_type("com.example.other").detail;
+        assert!(
+            far.ends_with(
+                "; known are `odometer.agent_minute`, `odometer.api_call`, `odometer.llm`, `odometer.websocket_minute`"
+            ),
+            "{far}"
+        );
+        for _ in 0..HINTS_MAX {
+            hints.unknown_meter("x");
+        }
+        assert_eq!(hints.unknown_meter("x").detail, "no meter is called `x`");
+    }
+
+    #[test]
+    fn dimensions_are_sorted_and_null_is_absence() {
+        let mut found = Dimensions::new();
+        dimensions_of(r#"{"z":"1","a":2.50,"n":null,"m":false}"#, &mut found).unwrap();
+        let expected = [("a", "2.50"), ("m", "false"), ("z", "1")];
+        assert_eq!(found, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+}

@@ -78,7 +78,7 @@ fn a_large_body_is_cut_into_envelopes_of_its_partitions() {
     assert_eq!(reply.body["records_stored"], 5000);
     assert_eq!(reply.body["results"].as_array().unwrap().len(), 5000);
     for entry in log.entries() {
-        for record in records_of(&[entry.clone()]) {
+        for record in records_of(std::slice::from_ref(&entry)) {
             assert_eq!(partition_of(&record.tenant, MemoryLog::PARTITIONS), entry.partition);
         }
     }

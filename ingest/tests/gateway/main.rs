@@ -2,5 +2,9 @@
 //! log as `Arc<dyn LogAppender>` through [`support`], so any log can stand there.
 #![cfg(test)]
 
+mod arbitrary;
+mod cloudevents;
 mod good;
+mod malformed;
 mod support;
+mod surface;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
 use odometer_ingest::gateway::{Gateway, GatewayOptions, SharedDefinitions, router};
 use odometer_ingest::log::{AppendError, Appended, LogAppender, PendingAppend};
 use odometer_schemas::definitions::Definitions;
@@ -15,6 +15,25 @@ use odometer_schemas::record::Record;
 use odometer_schemas::time::TimeMs;
 use serde_json::Value;
 use tower::ServiceExt as _;
+
+/// A log that a test can look into.
+pub(crate) trait TestLog {
+    /// The half that a gateway writes to.
+    fn appender(&self) -> Arc<dyn LogAppender>;
+
+    /// All that it holds, in order per partition.
+    fn records(&self) -> Vec<Record>;
+}
+
+impl TestLog for Arc<MemoryLog> {
+    fn appender(&self) -> Arc<dyn LogAppender> {
+        self.clone()
+    }
+
+    fn records(&self) -> Vec<Record> {
+        records_of(&self.entries())
+    }
+}
 
 /// How the log in memory answers the next appends, in order; `None` stores.
 pub(crate) type Script = Vec<Option<AppendError>>;
@@ -94,6 +113,7 @@ pub(crate) fn records_of(entries: &[LogEntry]) -> Vec<Record> {
 /// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
+    pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
@@ -102,7 +122,8 @@ pub(crate) struct Call {
 impl Call {
     /// A request to `/v1/events`.
     pub(crate) fn new(content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { path: "/v1/events".into(), headers: Vec::new(), body: body.into() }.header("content-type", content_type)
+        Self { method: Method::POST, path: "/v1/events".into(), headers: Vec::new(), body: body.into() }
+            .header("content-type", content_type)
     }
 
     pub(crate) fn to(self, path: &str) -> Self {
@@ -171,7 +192,7 @@ impl Bench {
 }
 
 fn request(call: &Call) -> Request<Body> {
-    let mut request = Request::post(&call.path);
+    let mut request = Request::builder().method(&call.method).uri(&call.path);
     for (name, value) in &call.headers {
         request = request.header(name, value.as_slice());
     }
