@@ -19,6 +19,8 @@ mod report;
 mod rows;
 mod send;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use std::path::PathBuf;
