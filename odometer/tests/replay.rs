@@ -1,6 +1,8 @@
 //! `odometer replay` as a user runs it, against a stand-in for the gateway that
 //! answers as each test needs.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

@@ -216,6 +216,26 @@ fn paced_rows_go_out_in_the_order_of_their_times() {
 }
 
 #[test]
+fn the_json_lines_example_reads_the_row_in_its_comment() {
+    let map = example_map("llm-gateway-jsonl.toml");
+    let comment: String = map.lines().take(3).map(|line| line.trim_start_matches('#')).collect();
+    let row = comment.split_once(':').unwrap().1.replace('\n', " ");
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, "t.jsonl", &row);
+    let (lines, _) = collect(plan(&file, &map));
+    let seen: Vec<_> = lines.iter().map(|line| (line.meter.as_str(), line.units())).collect();
+    assert_eq!(
+        seen,
+        [("llm.prompt_tokens", 812), ("llm.generated_tokens", 96), ("agent_minute", 3250), ("api_call", 1)]
+    );
+    for line in &lines {
+        assert_eq!((line.id.as_str(), line.tenant.as_str(), line.subject.as_deref()), ("1", "acme", Some("ada")));
+        assert_eq!(line.dimensions, BTreeMap::from([("model".to_owned(), "m-large".to_owned())]));
+        assert_eq!(line.time_ms(), 1_767_225_600_123);
+    }
+}
+
+#[test]
 fn a_stop_ends_reading() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(&folder, "t.csv", "at,who,n\n0,x,1\n100000,x,1\n");
