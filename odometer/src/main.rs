@@ -1,58 +1,10 @@
-//! The one binary. It wires the stages together and holds no business rule.
-//!
-//! Reading path: [`commands`] (what a user can ask for) → [`node`] (the pipeline in
-//! one process) → [`api`] (what it answers over HTTP).
-
-mod api;
-mod commands;
-mod config;
-mod demo;
-mod node;
-mod replay;
+//! The one binary; all of it is in the library.
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const EXAMPLES: &str = "\
-Examples:
-  odometer dev --demo                                        # everything in one process, with sample traffic
-  odometer replay trace.csv --map examples/maps/azure-code.toml
-  odometer totals --period 2023-11
-  odometer verify                                            # proves that both books agree";
-
-/// Streaming usage metering: counts every record exactly once, and proves it.
-#[derive(Debug, Parser)]
-#[command(name = "odometer", version, after_help = EXAMPLES)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    Dev(commands::dev::Args),
-    Replay(replay::Args),
-    Totals(commands::totals::Args),
-    Verify(commands::verify::Args),
-    CheckConfig(config::command::Args),
-}
-
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ODOMETER_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let result = match &Cli::parse().command {
-        Command::Dev(args) => commands::dev::run(args),
-        Command::Replay(args) => replay::run(args),
-        Command::Totals(args) => commands::totals::run(args),
-        Command::Verify(args) => commands::verify::run(args),
-        Command::CheckConfig(args) => config::command::run(args),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    odometer::run()
 }

@@ -25,7 +25,7 @@ pub(crate) use self::overrides::Overrides;
 /// The effective configuration of one process. Every value has been checked, alone
 /// and against the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Config {
+pub struct Config {
     /// Where the process listens and keeps its data.
     pub(crate) server: ServerConfig,
     /// All meters, built-in ones included, ascending by name.
@@ -127,6 +127,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The defaults, with everything kept in `data_dir`.
+    #[must_use]
+    pub fn in_directory(data_dir: PathBuf) -> Self {
+        let defaults = Self::default();
+        Self { server: ServerConfig { data_dir, ..defaults.server }, ..defaults }
+    }
+
     /// The configuration of `file` (or none), the environment and flags.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
 use odometer_aggregator::{LiveCells, Options};
+use odometer_ingest::log::LogAppender;
 use odometer_ingest::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
@@ -38,13 +39,14 @@ use self::recover::Owned;
 use crate::config::Config;
 
 /// A running node.
-pub(crate) struct Node {
+pub struct Node {
     pub(crate) files: Files,
     pub(crate) log: EmbeddedLog,
     pub(crate) cells: LiveCells,
     pub(crate) progress: Arc<Progress>,
     counting: Thread,
-    writing: Thread,
+    /// None without a raw book.
+    writing: Option<Thread>,
     /// Held while the node lives, so that no second process writes the same files.
     _lock: File,
 }
@@ -63,15 +65,34 @@ impl Thread {
 }
 
 /// What a node had done when it stopped.
-pub(crate) struct Drained {
-    pub(crate) counts: VerdictCounts,
-    pub(crate) failure: Option<String>,
+pub struct Drained {
+    /// Records by verdict since the log's beginning.
+    pub counts: VerdictCounts,
+    /// What stopped the node, unless it was told to stop.
+    pub failure: Option<String>,
 }
 
 impl Node {
     /// Opens the data directory and starts counting. Returns once every partition is
     /// recovered and the configured definitions are in the log.
-    pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When the data directory cannot be used, or its contents do not fit together or
+    /// to the configuration.
+    pub fn start(config: &Config) -> anyhow::Result<Self> {
+        Self::open(config, true)
+    }
+
+    /// Starts a node that keeps no raw book, for measuring what raw rows cost: nothing
+    /// that it counts can be proven.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_without_raw_book(config: &Config) -> anyhow::Result<Self> {
+        Self::open(config, false)
+    }
+
+    fn open(config: &Config, with_raw_book: bool) -> anyhow::Result<Self> {
         let files = Files::new(&config.server.data_dir);
         let lock = files.lock()?;
         let options = EmbeddedOptions { partitions: config.server.partitions, ..EmbeddedOptions::default() };
@@ -82,7 +103,7 @@ impl Node {
             partitions: config.server.partitions,
             hash_seed: config.hash_seed,
         })?;
-        let raw = SqliteRaw::open(&files.raw())?;
+        let raw = with_raw_book.then(|| SqliteRaw::open(&files.raw())).transpose()?;
         let progress = Arc::new(Progress::new(config.server.partitions));
         let cells = LiveCells::default();
         let owned = recover_all(config, &files, &mut totals, &log, &cells)?;
@@ -91,16 +112,34 @@ impl Node {
             progress.of(*partition).committed_offset.store(owned.processor.next_offset(), Ordering::Release);
         }
         let counting = start_counting(config, &files, totals, &log, owned, &progress)?;
-        let writing = start_writing(config, &files, raw, &log, &progress)?;
+        let writing = raw.map(|raw| start_writing(config, &files, raw, &log, &progress)).transpose()?;
         progress.recovered.store(true, Ordering::Release);
         Ok(Self { files, log, cells, progress, counting, writing, _lock: lock })
     }
 
+    /// Where usage enters.
+    #[must_use]
+    pub fn appender(&self) -> Arc<dyn LogAppender> {
+        self.log.appender()
+    }
+
+    /// The live counters.
+    #[must_use]
+    pub fn cells(&self) -> &LiveCells {
+        &self.cells
+    }
+
     /// Counts, commits and writes everything that the log holds, then stops. Call once
     /// nothing more will be appended.
-    pub(crate) fn drain(self) -> anyhow::Result<Drained> {
+    ///
+    /// # Errors
+    /// When the log could not be tidied up; what it acknowledged is durable all the
+    /// same.
+    pub fn drain(self) -> anyhow::Result<Drained> {
         self.counting.drain();
-        self.writing.drain();
+        if let Some(writing) = self.writing {
+            writing.drain();
+        }
         self.log.close().context("the log did not close cleanly")?;
         Ok(Drained { counts: self.progress.counts(), failure: self.progress.failure().map(str::to_owned) })
     }
