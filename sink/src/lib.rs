@@ -11,6 +11,8 @@
 pub mod error;
 pub mod raw;
 mod sqlite;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod totals;
 pub mod verify;
 
