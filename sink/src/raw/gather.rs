@@ -389,3 +389,7 @@ fn kept_dimensions(usage: &Usage<'_>, record: &RecordRef<'_>, meter: &Meter) -> 
     let pairs = record.dimensions.into_iter().flat_map(|set| usage.dimensions(set));
     dimensions_json(pairs.filter(|(name, _)| meter.dimensions.iter().any(|kept| kept.name == *name)))
 }
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod tests;
