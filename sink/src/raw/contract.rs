@@ -303,6 +303,7 @@ fn usage_is_cut_into_windows(storage: &mut dyn Storage) {
         (ask(UsageWindow::Minute, 1, MINUTE_MS), vec![(0, MINUTE_MS, 20)]),
         (ask(UsageWindow::Minute, 0, 0), vec![]),
         (ask(UsageWindow::Minute, 5, 1), vec![]),
+        (UsageQuery { from: TimeMs(i64::MIN), to: TimeMs(i64::MAX), ..day("u", "sum") }, vec![(0, DAY_MS, 10)]),
         (ask(UsageWindow::Hour, 0, DAY_MS), vec![(0, HOUR_MS, 30), (HOUR_MS, 2 * HOUR_MS, 10)]),
         (ask(UsageWindow::Hour, -HOUR_MS, 1), vec![(-HOUR_MS, 0, 10), (0, HOUR_MS, 30)]),
         (ask(UsageWindow::Day, -DAY_MS, DAY_MS), vec![(-DAY_MS, 0, 10), (0, DAY_MS, 40)]),

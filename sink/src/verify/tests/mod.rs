@@ -1,6 +1,5 @@
 mod books;
 
-use odometer_schemas::digest::Fingerprint;
 use odometer_schemas::log::Position;
 use odometer_schemas::period::parse_month;
 
@@ -290,21 +289,4 @@ fn differences_are_bounded_and_all_counted() {
         differences.push(|| Difference::Count { partition, verdict: "late", total: 1, raw: 2 });
     }
     assert_eq!((differences.kept.len(), differences.count), (DIFFERENCES_KEPT_MAX, 2000));
-}
-
-#[test]
-fn the_parts_of_the_keys_cover_every_key_once() {
-    let keys = [0, 1, u128::MAX / 3, u128::MAX / 2, u128::MAX - 1, u128::MAX];
-    for parts in 1..5 {
-        let mut repeated: Vec<u128> = (0..parts)
-            .flat_map(|part| {
-                let mut pass = KeyPass::new(part, parts);
-                keys.iter().chain(&keys).for_each(|key| pass.add(Fingerprint(*key)));
-                pass.add(Fingerprint(77 << 100));
-                pass.repeated()
-            })
-            .collect();
-        repeated.sort_unstable();
-        assert_eq!(repeated, keys);
-    }
 }
