@@ -2,8 +2,9 @@
 //! rows, and the proof over all of it.
 //!
 //! `cargo run --release -p odometer-sink --example book_throughput -- [ROWS] [DIR]`
-//! prints rows per second, writing by quarters, so that a slowdown as the table grows
-//! shows.
+//! prints rows per second of wall time, and of the thread's own CPU time so that a busy
+//! machine shows. Writing is shown by quarters, so that a slowdown as the table grows
+//! does.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,34 @@ fn main() {
     proof(directory, &counted);
 }
 
+/// Wall time and the thread's CPU time, added up over several stretches.
+#[derive(Default)]
+struct Clock {
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl Clock {
+    fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let (wall, cpu) = (Instant::now(), cpu_time());
+        let result = work();
+        self.wall += wall.elapsed();
+        self.cpu += cpu_time().saturating_sub(cpu);
+        result
+    }
+
+    fn rates(&self, n: u64) -> String {
+        format!("{} rows/s ({} per CPU second)", per_second(n, self.wall), per_second(n, self.cpu))
+    }
+}
+
+/// What Linux says this thread has run so far; zero elsewhere.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = stat.split(' ').next().and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}
+
 fn per_second(n: u64, time: Duration) -> u64 {
     (u128::from(n) * 1_000_000_000 / time.as_nanos().max(1)).try_into().unwrap_or(u64::MAX)
 }
@@ -56,14 +85,13 @@ fn totals(directory: &Path) {
         let total = |n: u64| TotalRow { quantity: i128::from(n + number), ..total(&format!("tenant-{n}"), "api_call") };
         let totals = (0..TOTALS_PER_COMMIT).map(total).collect();
         let commit = PartitionCommit { from_offset: number, next_offset: number + 1, totals, ..Default::default() };
-        let start = Instant::now();
-        book.commit(&[OwnedCommit { epoch, commit }]).expect("a commit");
-        let time = start.elapsed();
-        println!("commit of {TOTALS_PER_COMMIT} totals: {time:.0?}, {} totals/s", per_second(TOTALS_PER_COMMIT, time));
+        let mut clock = Clock::default();
+        clock.time(|| book.commit(&[OwnedCommit { epoch, commit }]).expect("a commit"));
+        println!("commit of {TOTALS_PER_COMMIT} totals: {:.0?}, CPU {:.0?}", clock.wall, clock.cpu);
     }
-    let start = Instant::now();
-    let state = book.claim(0).expect("a claim");
-    println!("claim of {} totals: {:.0?}", state.totals.len(), start.elapsed());
+    let mut clock = Clock::default();
+    let state = clock.time(|| book.claim(0).expect("a claim"));
+    println!("claim of {} totals: {:.0?}, CPU {:.0?}", state.totals.len(), clock.wall, clock.cpu);
 }
 
 fn open_totals(path: &Path) -> SqliteTotals {
@@ -98,27 +126,20 @@ fn raw(directory: &Path, envelopes: u64) -> Counted {
     }
     let tenants = tenants_of_partitions();
     let mut counted = Counted::default();
-    let (mut gathering, mut writing, mut written) = (Duration::ZERO, Duration::ZERO, 0);
+    let (mut gather, mut write, mut written) = (Clock::default(), Clock::default(), 0);
     for number in 0..envelopes {
         let entry = entry(number, &tenants);
-        let start = Instant::now();
-        gatherer.feed(&entry, None).expect("a good envelope");
-        gathering += start.elapsed();
+        gather.time(|| gatherer.feed(&entry, None).expect("a good envelope"));
         if gatherer.is_full() || number + 1 == envelopes {
-            let start = Instant::now();
-            let batch = gatherer.take().expect("a good batch").expect("rows were fed");
-            gathering += start.elapsed();
-            let start = Instant::now();
-            book.write(&batch).expect("the batch can be written");
-            writing += start.elapsed();
+            let batch = gather.time(|| gatherer.take().expect("a good batch").expect("rows were fed"));
+            write.time(|| book.write(&batch).expect("the batch can be written"));
             written += batch.len() as u64;
             counted.add(&batch);
         }
         if (number + 1) % (envelopes / 4).max(1) == 0 {
-            let (gather, write) = (per_second(written, gathering), per_second(written, writing));
             let rows = (number + 1) * RECORDS_PER_ENVELOPE;
-            println!("{rows} rows: gather {gather} rows/s, write {write} rows/s");
-            (gathering, writing, written) = (Duration::ZERO, Duration::ZERO, 0);
+            println!("{rows} rows: gather {}, write {}", gather.rates(written), write.rates(written));
+            (gather, write, written) = (Clock::default(), Clock::default(), 0);
         }
     }
     counted
@@ -129,10 +150,11 @@ fn proof(directory: &Path, counted: &Counted) {
     counted.commit(&mut totals);
     let mut raw = SqliteRaw::open_read_only(&directory.join("raw.sqlite")).expect("a raw book");
     let mut attendant = Attendant { progress: &mut |_| {}, wait: &mut |_| false };
-    let start = Instant::now();
-    let report = verify(&mut totals, &mut raw, &VerifyScope::default(), &mut attendant).expect("a report");
+    let mut clock = Clock::default();
+    let report =
+        clock.time(|| verify(&mut totals, &mut raw, &VerifyScope::default(), &mut attendant)).expect("a report");
     assert_eq!(report.exit_code(), 0, "{report:?}");
-    println!("proof: {} rows/s", per_second(counted.rows, start.elapsed()));
+    println!("proof: {}", clock.rates(counted.rows));
 }
 
 /// Totals as the aggregator would make them.
