@@ -246,7 +246,7 @@ impl Gateway {
 
     /// Appends a remote emitter's envelope as it is.
     async fn take_envelope(&self, partition: u32, body: Bytes) -> Result<Appended, Problem> {
-        check_envelope(&body, partition, self.partitions(), &self.0.definitions.load())?;
+        check_envelope(&body, partition, self.partitions())?;
         let started = Instant::now();
         let answer = self.0.log.append(partition, body.into()).wait();
         let answer = tokio::time::timeout(self.0.options.append_timeout, answer).await;

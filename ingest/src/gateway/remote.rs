@@ -1,27 +1,27 @@
 //! One sealed envelope of a remote emitter in; the first rule that it breaks out.
 
-use odometer_schemas::definitions::Definitions;
 use odometer_schemas::envelope::{Decoded, Usage, decode};
 use odometer_schemas::partition::partition_of;
 use odometer_schemas::record::IdRef;
 
 use super::problem::{Problem, ProblemKind};
-use super::record::Hints;
 
 /// The content type of a sealed envelope.
 pub const ENVELOPE_CONTENT_TYPE: &str = "application/vnd.odometer.envelope";
 
-/// Checks an envelope that is to stand in `partition` of `partitions`.
+/// Checks an envelope that is to stand in `partition` of `partitions`. An unknown
+/// meter does not count here: the envelope holds other callers' records too, so that
+/// record alone is rejected by verdict.
 ///
 /// # Errors
 /// 422 that names what is wrong; the envelope must not enter the log then.
-pub fn check_envelope(bytes: &[u8], partition: u32, partitions: u32, definitions: &Definitions) -> Result<(), Problem> {
+pub fn check_envelope(bytes: &[u8], partition: u32, partitions: u32) -> Result<(), Problem> {
     if partition >= partitions {
         let detail = format!("partition {partition} is not one of the log's {partitions}");
         return Err(Problem::new(ProblemKind::BadParameter, detail, "ask GET /v1/log").field("partition"));
     }
     match decode(bytes) {
-        Ok(Decoded::Usage(usage)) => check_usage(&usage, partition, partitions, definitions),
+        Ok(Decoded::Usage(usage)) => check_usage(&usage, partition, partitions),
         Ok(Decoded::Control(_)) => {
             Err(refused("kind", "the envelope holds a control record, which only a node may write", "send usage"))
         }
@@ -29,18 +29,14 @@ pub fn check_envelope(bytes: &[u8], partition: u32, partitions: u32, definitions
     }
 }
 
-fn check_usage(usage: &Usage<'_>, partition: u32, partitions: u32, definitions: &Definitions) -> Result<(), Problem> {
+fn check_usage(usage: &Usage<'_>, partition: u32, partitions: u32) -> Result<(), Problem> {
     let strings = usage.strings();
     for scope in usage.scopes() {
-        let (tenant, meter) = (strings[scope.tenant], strings[scope.meter]);
+        let tenant = strings[scope.tenant];
         let own = partition_of(tenant, partitions);
         if own != partition {
             let detail = format!("tenant `{tenant}` belongs to partition {own}, not {partition}");
             return Err(refused("tenant", detail, "seal each partition's records on their own"));
-        }
-        if definitions.meter(meter).is_none() {
-            let refusal = Hints::new(definitions).unknown_meter(meter);
-            return Err(refused("meter", refusal.detail, "define the meter first"));
         }
     }
     for (index, record) in usage.records().enumerate() {

@@ -38,7 +38,6 @@ pub(super) fn all(partitions: u32) -> Vec<Case> {
         ("JSON", envelope, native("", None).into(), refused("envelope")),
         ("a control record", envelope, control, refused("kind")),
         ("a wrong partition", Some((own + 1) % partitions), good.clone(), refused("tenant")),
-        ("an unknown meter", envelope, sealed(|r| r.meter = "nope".into()), refused("meter")),
         ("a time in 1970", envelope, sealed(|r| r.time = Some(TimeMs(5))), refused("time")),
         ("no id and no source", envelope, sealed(|r| r.id = None), refused("source")),
         ("more bytes than an envelope has", envelope, vec![0; 64 * 1024 + 1], TOO_LARGE),
