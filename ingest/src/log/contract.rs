@@ -56,7 +56,7 @@ pub fn check(make: &Make<'_>) {
         ("append time never goes back within a partition", append_time),
         ("whatever many threads were told is stored is there once", many_threads),
         ("a full queue is busy and loses nothing", busy),
-        ("an envelope over the limit is refused, one at the limit is taken", size_limit),
+        ("what is too large or goes nowhere is refused", size_limit),
         ("retention removes the old and says so", retention),
         ("a reader is woken by an append", waiting),
         ("a closed log answers what it took and takes nothing more", closing),
@@ -256,6 +256,8 @@ fn size_limit(make: &Make<'_>) {
     let bytes = ENVELOPE_BYTES_MAX + 1;
     let refused = appender.append(0, vec![1; bytes]).wait_blocking();
     assert_eq!(refused, Err(AppendError::TooLarge { bytes }));
+    let nowhere = appender.append(3, vec![1]).wait_blocking();
+    assert!(matches!(nowhere, Err(AppendError::Refused(_))), "a partition that is not there answered {nowhere:?}");
     append(&*appender, 0, vec![2; ENVELOPE_BYTES_MAX]);
     let entries = read_all(&mut *log.reader(), 0);
     assert_eq!(entries.len(), 1);

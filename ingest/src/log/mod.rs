@@ -19,7 +19,7 @@ pub trait LogAppender: Send + Sync + 'static {
 
     /// Hands an envelope over. Never blocks: when the log's bounded queue is full,
     /// the answer is [`AppendError::Busy`]. The answer is `Ok` only once the envelope
-    /// is durable.
+    /// is durable. A partition that the log does not have is `Refused`.
     fn append(&self, partition: u32, envelope: Vec<u8>) -> PendingAppend;
 }
 
@@ -98,8 +98,8 @@ impl PendingAppend {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// [`AppendError`]; the envelope may be in the log all the same unless it was
-    /// `Busy` or `TooLarge`.
+    /// [`AppendError`], which says whether the envelope may be in the log all the
+    /// same.
     pub async fn wait(self) -> Result<Appended, AppendError> {
         self.0.await.unwrap_or(Err(AppendError::Closed))
     }
@@ -128,6 +128,9 @@ pub enum AppendError {
         /// Its size.
         bytes: usize,
     },
+    /// What stands before the log will never take this envelope.
+    #[error("the envelope was refused: {0}")]
+    Refused(String),
     /// The log has been closed.
     #[error("the log is closed")]
     Closed,
@@ -138,6 +141,12 @@ impl AppendError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Busy | Self::Unavailable(_))
+    }
+
+    /// Whether the envelope may be in the log all the same.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Closed)
     }
 }
 

@@ -194,7 +194,7 @@ impl EmbeddedLog {
     /// # Panics
     /// When the log has no such partition.
     pub fn retain(&self, partition: u32, below_offset: u64) -> Result<u64, LogError> {
-        self.door.check_partition(partition);
+        assert!(partition < self.partitions(), "partition {partition} of a log with {} partitions", self.partitions());
         let doing = "removing old envelopes";
         let (answer, done) = sync_channel(1);
         let retain = Retain { partition, below_offset, removed: 0, answer };
@@ -245,19 +245,16 @@ fn spawn(
         .map_err(|error| LogError::Storage { doing: "starting the writer thread", source: Box::new(error) })
 }
 
-impl Door {
-    fn check_partition(&self, partition: u32) {
-        assert!(partition < self.partitions, "partition {partition} of a log with {} partitions", self.partitions);
-    }
-}
-
 impl LogAppender for Door {
     fn partitions(&self) -> u32 {
         self.partitions
     }
 
     fn append(&self, partition: u32, envelope: Vec<u8>) -> PendingAppend {
-        self.check_partition(partition);
+        if partition >= self.partitions {
+            let reason = format!("the log has {} partitions, and none numbered {partition}", self.partitions);
+            return PendingAppend::ready(Err(AppendError::Refused(reason)));
+        }
         if envelope.len() > ENVELOPE_BYTES_MAX {
             return PendingAppend::ready(Err(AppendError::TooLarge { bytes: envelope.len() }));
         }

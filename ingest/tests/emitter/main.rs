@@ -1,0 +1,8 @@
+//! The emitter over real and fake logs.
+
+mod agent_run;
+mod delivery;
+mod http;
+mod limits;
+mod logs;
+mod sequences;
