@@ -1,7 +1,7 @@
 //! What the books hold, read beside the node that writes them, as billing and analysts
 //! do.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,14 +65,15 @@ impl Books {
 }
 
 fn compare(sent: &Tally, found: &Tally) -> Vec<String> {
-    let mut keys: BTreeMap<&(String, String), ()> = sent.keys().map(|key| (key, ())).collect();
-    keys.extend(found.keys().map(|key| (key, ())));
-    let sum = |tally: &Tally, key| tally.get(key).copied().unwrap_or_default();
-    let differs = |key: &(String, String)| {
-        let (sent, found): (Sum, Sum) = (sum(sent, key), sum(found, key));
-        (sent != found).then(|| format!("{} {}: sent {sent:?}, found {found:?}", key.0, key.1))
-    };
-    keys.into_keys().filter_map(differs).collect()
+    let keys: BTreeSet<&(String, String)> = sent.keys().chain(found.keys()).collect();
+    let mut differences = Vec::new();
+    for key in keys {
+        let [sent, found]: [Sum; 2] = [sent, found].map(|tally| tally.get(key).copied().unwrap_or_default());
+        if sent != found {
+            differences.push(format!("{} {}: sent {sent:?}, found {found:?}", key.0, key.1));
+        }
+    }
+    differences
 }
 
 fn not_accepted(cursor: &PartitionCursor) -> Option<String> {
@@ -81,11 +82,7 @@ fn not_accepted(cursor: &PartitionCursor) -> Option<String> {
 }
 
 /// Looks until `done` reaches `goal`; gives up when it stands still.
-fn wait_until(
-    book: &str,
-    goal: u64,
-    mut done: impl FnMut() -> anyhow::Result<u64>,
-) -> anyhow::Result<()> {
+fn wait_until(book: &str, goal: u64, mut done: impl FnMut() -> anyhow::Result<u64>) -> anyhow::Result<()> {
     let (mut last, mut moved) = (0, Instant::now());
     loop {
         let now = done()?;

@@ -33,7 +33,6 @@ impl Pace {
     pub(crate) fn stride(&self) -> u64 {
         /// Keeps a clock reading per record out of the figures.
         const STRIDE_MAX: u64 = 512;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped right away")]
         self.per_s.map_or(STRIDE_MAX, |per_s| (per_s / 100.0) as u64).clamp(1, STRIDE_MAX)
     }
 }

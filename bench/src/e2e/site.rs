@@ -147,10 +147,6 @@ impl Access {
             Self::InProcess { cells, .. } => Ok(cells.of_tenant(tenant).iter().map(|usage| usage.cell.records()).sum()),
             Self::Http { url, client } => {
                 let response = client.get(format!("{url}/v1/tenants/{tenant}/usage")).send().await?;
-                // Unknown until its first record has been counted.
-                if response.status() == reqwest::StatusCode::NOT_FOUND {
-                    return Ok(0);
-                }
                 let answer: LiveAnswer = response.error_for_status()?.json().await?;
                 Ok(answer.usage.iter().map(|meter| meter.records).sum())
             }

@@ -75,7 +75,7 @@ struct UnderWay {
 
 fn landing_of(error: &AppendError) -> Landing {
     match error {
-        AppendError::Busy | AppendError::TooLarge { .. } => Landing::NotTaken,
+        AppendError::Busy | AppendError::TooLarge { .. } | AppendError::Refused(_) => Landing::NotTaken,
         AppendError::Unavailable(_) | AppendError::Closed => Landing::Unknown,
     }
 }
