@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 mod core;
 mod e2e;
+mod keep;
 mod report;
 
 #[global_allocator]
@@ -22,11 +23,14 @@ enum Command {
     Core(core::Args),
     /// The whole pipeline: records sent, acknowledged, in the totals, in the raw book.
     E2e(e2e::Args),
+    /// Keeps the medians of several runs as a dated result; see bench/run.
+    Keep(keep::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Core(args) => core::run(&args),
         Command::E2e(args) => e2e::run(&args),
+        Command::Keep(args) => keep::run(&args),
     }
 }
