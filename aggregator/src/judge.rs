@@ -41,10 +41,15 @@ struct Scope {
     series: Result<(SeriesId, Aggregation), RejectReason>,
 }
 
+/// A record with its hashes, and what judging needs of it close together.
 #[derive(Clone, Copy, Debug)]
 struct Hashed {
     fingerprint: Fingerprint,
     hash: RecordHash,
+    quantity: i64,
+    time: TimeMs,
+    scope: u32,
+    emitted: bool,
 }
 
 /// Where and when an envelope stands.
@@ -72,15 +77,15 @@ impl Bench<'_> {
     /// accepted.
     pub(crate) fn judge(&mut self, usage: &Usage<'_>, place: Place, scratch: &mut Scratch) -> Option<ExceptionsRow> {
         let hasher = self.hasher;
-        scratch.hash(&hasher, usage, |scopes, texts| self.resolve(usage, place, scopes, texts));
+        scratch.hash(&hasher, usage, place.append_time, |scopes, texts| self.resolve(usage, place, scopes, texts));
         scratch.verdicts.clear();
         let time_ms_max =
             self.rules.definitions.as_ref().map_or(i64::MAX, |d| place.log_time.0.saturating_add(d.future_ms_max));
-        for index in 0..usage.len() {
-            self.prefetch(usage, index + PREFETCH_AHEAD, scratch);
-            let one = One { usage, record: usage.record(index), index, place, time_ms_max };
-            let scope = scratch.scopes[one.record.scope];
-            let verdict = self.judge_one(&one, scope, scratch.hashed[index]);
+        for index in 0..scratch.hashed.len() {
+            self.prefetch(index + PREFETCH_AHEAD, scratch);
+            let hashed = scratch.hashed[index];
+            let scope = scratch.scopes[hashed.scope as usize];
+            let verdict = self.judge_one(&One { usage, hashed, index, place, time_ms_max }, scope);
             self.counts.count(verdict);
             scratch.verdicts.push(verdict);
         }
@@ -127,23 +132,22 @@ impl Bench<'_> {
     }
 
     #[inline]
-    fn prefetch(&self, usage: &Usage<'_>, index: usize, scratch: &Scratch) {
+    fn prefetch(&self, index: usize, scratch: &Scratch) {
         if let Some(hashed) = scratch.hashed.get(index) {
             self.ids.prefetch(hashed.fingerprint);
-            let record = usage.record(index);
-            if let Ok((series, _)) = scratch.scopes[record.scope].series {
-                self.totals.prefetch_cell(series, record.time.unwrap_or_default());
+            if let Ok((series, _)) = scratch.scopes[hashed.scope as usize].series {
+                self.totals.prefetch_cell(series, hashed.time);
             }
         }
     }
 
     #[inline]
-    fn judge_one(&mut self, one: &One<'_, '_>, scope: Scope, hashed: Hashed) -> Verdict {
+    fn judge_one(&mut self, one: &One<'_, '_>, scope: Scope) -> Verdict {
         let (series, seen) = match self.check(one, scope) {
             Ok(checked) => checked,
             Err(reason) => return Verdict::Rejected(reason),
         };
-        match self.first_seen(&one.record.id, hashed) {
+        match self.first_seen(one) {
             Ok(Seen::New) => {}
             Ok(Seen::Same) => return Verdict::Duplicate,
             Ok(Seen::Other) => return Verdict::Conflict,
@@ -156,7 +160,7 @@ impl Bench<'_> {
             return Verdict::Late;
         }
         let is_recent = seen.time_ms > one.place.log_time.0 - RECENT_MS;
-        self.totals.add(target, &seen, hashed.hash, is_recent);
+        self.totals.add(target, &seen, one.hashed.hash, is_recent);
         Verdict::Accepted
     }
 
@@ -164,7 +168,7 @@ impl Bench<'_> {
     #[inline]
     fn check(&self, one: &One<'_, '_>, scope: Scope) -> Result<(SeriesId, Observation), RejectReason> {
         let (series, aggregation) = scope.series?;
-        let time = one.record.time.unwrap_or(one.place.append_time);
+        let time = one.hashed.time;
         time.checked().map_err(|_| RejectReason::TimeOutOfRange)?;
         if time.0 > one.time_ms_max {
             return Err(RejectReason::TimeInFuture);
@@ -176,21 +180,26 @@ impl Bench<'_> {
         #[expect(clippy::cast_possible_truncation, reason = "an envelope holds at most 512 records")]
         let index = one.index as u16;
         let position = Position { partition: one.place.partition, offset: one.place.offset, index };
-        let quantity = one.record.quantity.0;
-        Ok((series, Observation { quantity, time_ms: time.0, ordinal: position.ordinal(), unique }))
+        Ok((
+            series,
+            Observation { quantity: one.hashed.quantity, time_ms: time.0, ordinal: position.ordinal(), unique },
+        ))
     }
 
     /// Whether the key is new, and remembers it if so. Late records are remembered
     /// too: another copy of one is a duplicate.
     #[inline]
-    fn first_seen(&mut self, id: &IdRef<'_>, hashed: Hashed) -> Result<Seen, RejectReason> {
-        if let IdRef::Emitted(id) = id {
-            let new = self.marks.decide(id.source, id.epoch, id.sequence)?;
+    fn first_seen(&mut self, one: &One<'_, '_>) -> Result<Seen, RejectReason> {
+        let Hashed { fingerprint, hash, emitted, .. } = one.hashed;
+        if emitted {
+            let origin = one.usage.origin();
+            let sequence = origin.first_sequence + one.index as u64;
+            let new = self.marks.decide(origin.source, origin.epoch, sequence)?;
             return Ok(if new { Seen::New } else { Seen::Same });
         }
-        let seen = self.ids.look(hashed.fingerprint, hashed.hash);
+        let seen = self.ids.look(fingerprint, hash);
         if seen == Seen::New {
-            self.ids.remember(hashed.fingerprint, hashed.hash);
+            self.ids.remember(fingerprint, hash);
         }
         Ok(seen)
     }
@@ -199,7 +208,7 @@ impl Bench<'_> {
 /// One record in its place.
 struct One<'u, 'a> {
     usage: &'u Usage<'a>,
-    record: RecordRef<'a>,
+    hashed: Hashed,
     index: usize,
     place: Place,
     /// Event times above it lie too far in the future.
@@ -208,21 +217,28 @@ struct One<'u, 'a> {
 
 impl One<'_, '_> {
     fn unique(&self, hasher: &Hasher) -> Option<u64> {
-        let dimensions = self.record.dimensions.into_iter().flat_map(|set| self.usage.dimensions(set));
-        unique_hash(hasher, dimensions, self.record.subject.map(|at| self.usage.strings()[at]))
+        let record = self.usage.record(self.index);
+        let dimensions = record.dimensions.into_iter().flat_map(|set| self.usage.dimensions(set));
+        unique_hash(hasher, dimensions, record.subject.map(|at| self.usage.strings()[at]))
     }
 }
 
 impl Scratch {
     /// Fills the buffers for one envelope.
-    fn hash(&mut self, hasher: &Hasher, usage: &Usage<'_>, resolve: impl FnOnce(&mut Vec<Scope>, &[TextHash])) {
+    fn hash(
+        &mut self,
+        hasher: &Hasher,
+        usage: &Usage<'_>,
+        append_time: TimeMs,
+        resolve: impl FnOnce(&mut Vec<Scope>, &[TextHash]),
+    ) {
         self.hash_tables(hasher, usage);
         self.scopes.clear();
         resolve(&mut self.scopes, &self.texts);
         self.hashed.clear();
         for record in usage.records() {
             let scope = self.scopes[record.scope].hash;
-            self.hashed.push(self.hash_record(hasher, scope, &record));
+            self.hashed.push(self.hash_record(hasher, scope, &record, append_time));
         }
     }
 
@@ -232,7 +248,7 @@ impl Scratch {
         hasher: &Hasher,
         usage: &Usage<'_>,
     ) -> impl Iterator<Item = (Fingerprint, RecordHash)> + '_ {
-        self.hash(hasher, usage, |scopes, texts| {
+        self.hash(hasher, usage, TimeMs::default(), |scopes, texts| {
             scopes.extend(usage.scopes().map(|scope| Scope {
                 hash: hasher.scope(texts[scope.tenant], texts[scope.source], texts[scope.meter]),
                 series: Err(RejectReason::UnknownMeter),
@@ -250,7 +266,7 @@ impl Scratch {
     }
 
     #[inline]
-    fn hash_record(&self, hasher: &Hasher, scope: ScopeHash, record: &RecordRef<'_>) -> Hashed {
+    fn hash_record(&self, hasher: &Hasher, scope: ScopeHash, record: &RecordRef<'_>, append_time: TimeMs) -> Hashed {
         let optional = |index: Option<usize>| index.map_or_else(TextHash::default, |at| self.texts[at]);
         let fingerprint = hasher.fingerprint(scope, &record.id);
         let content = Content {
@@ -260,6 +276,15 @@ impl Scratch {
             dimensions: record.dimensions.map_or_else(TextHash::default, |set| self.dimensions[set]),
             reservation: optional(record.reservation),
         };
-        Hashed { fingerprint, hash: hasher.record(fingerprint, &content) }
+        #[expect(clippy::cast_possible_truncation, reason = "an envelope has at most 512 scopes")]
+        let scope = record.scope as u32;
+        Hashed {
+            fingerprint,
+            hash: hasher.record(fingerprint, &content),
+            quantity: record.quantity.0,
+            time: record.time.unwrap_or(append_time),
+            scope,
+            emitted: matches!(record.id, IdRef::Emitted(_)),
+        }
     }
 }

@@ -149,6 +149,7 @@ impl FieldError {
 ///
 /// # Errors
 /// Names the field and the limit.
+#[inline]
 pub fn check_text(field: &'static str, text: &str, bytes_max: usize) -> Result<(), FieldError> {
     if text.is_empty() {
         return Err(FieldError::new(field, "must not be empty"));
@@ -156,11 +157,17 @@ pub fn check_text(field: &'static str, text: &str, bytes_max: usize) -> Result<(
     if text.len() > bytes_max {
         return Err(FieldError::new(field, format!("has {} bytes; at most {bytes_max} are allowed", text.len())));
     }
-    // Byte-wise first: nearly every text is plain ASCII.
-    if text.bytes().any(|b| b < 0x20 || b == 0x7f) || (!text.is_ascii() && text.chars().any(char::is_control)) {
+    if !is_printable_ascii(text.as_bytes()) && text.chars().any(char::is_control) {
         return Err(FieldError::new(field, "must not hold control characters"));
     }
     Ok(())
+}
+
+/// Whether all bytes are ASCII from space to tilde, as in nearly every text. Looks at
+/// every byte without branching, so that the compiler can take many at a time.
+#[inline]
+fn is_printable_ascii(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |all, byte| all & (byte.wrapping_sub(0x20) < 0x5f))
 }
 
 impl Record {

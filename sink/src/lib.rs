@@ -12,5 +12,6 @@ pub mod error;
 pub mod raw;
 mod sqlite;
 pub mod totals;
+pub mod verify;
 
 pub use error::BookError;

@@ -12,7 +12,7 @@ use odometer_schemas::envelope::Origin;
 use odometer_schemas::limits::ENVELOPE_RECORDS_MAX;
 use rand::RngExt;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::ack::Ticket;
 use super::lane::{Batch, Lane, Next};
@@ -170,11 +170,11 @@ impl Delivery {
             if !error.is_retryable() {
                 return Err(self.give_up(&error));
             }
-            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            if Instant::now() + jittered >= self.deadline {
+            let retry_at = Instant::now() + pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            sleep_until(retry_at.min(self.deadline)).await;
+            if retry_at >= self.deadline {
                 return Err(self.give_up(&error));
             }
-            sleep(jittered).await;
             pause = (pause * 2).min(BACKOFF_MAX);
             self.outlet.retries.fetch_add(1, Ordering::Relaxed);
             pending = self.outlet.transport.append(self.partition, self.envelope.clone());

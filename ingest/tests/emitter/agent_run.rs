@@ -140,11 +140,11 @@ async fn time_without_memory_is_metered_once_and_whole() {
 async fn what_is_not_known_to_be_stored_is_reported() {
     let log = MemoryLog::new(4);
     let (_emitter, run) = start(&log);
-    sleep(ms(10_001)).await;
+    sleep(ms(10_100)).await;
     log.is_down.store(true, Ordering::SeqCst);
     sleep(ms(600_000)).await;
     let error = run.finish().await.unwrap_err();
-    assert_eq!((error.duration_ms, error.unacknowledged_ms), (610_001, 600_001));
+    assert_eq!((error.duration_ms, error.unacknowledged_ms), (610_100, 600_100));
     assert!(matches!(error.source, EmitError::Unacknowledged { may_be_stored: true, .. }));
 }
 

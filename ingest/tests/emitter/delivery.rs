@@ -51,10 +51,10 @@ async fn emit_and_wait(emitter: &Emitter, each: i64) -> BTreeMap<Position, Recor
 }
 
 async fn everything_counts_once(log: EmbeddedLog, transport: Arc<dyn LogAppender>, each: i64) {
-    let emitter = Emitter::start(transport, EmitterOptions::default()).unwrap();
+    let emitter = Emitter::start(transport, EmitterOptions::default()).expect("the options work");
     let stored = emit_and_wait(&emitter, each).await;
-    emitter.flush().await.unwrap();
-    emitter.close().await.unwrap();
+    emitter.flush().await.expect("all is stored");
+    emitter.close().await.expect("all is stored");
 
     let entries = entries(&log);
     let by_place: BTreeMap<_, _> = entries.iter().map(|e| ((e.partition, e.offset), records_of(&e.bytes))).collect();

@@ -27,22 +27,22 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 async fn run(steps: Vec<Step>, transport: Arc<dyn LogAppender>) -> i64 {
-    let emitter = Emitter::start(transport, EmitterOptions::default()).unwrap();
+    let emitter = Emitter::start(transport, EmitterOptions::default()).expect("the options work");
     let mut emitted = 0;
     for step in steps {
         match step {
             Step::Emit { count, with_ids } => {
                 for _ in 0..count {
                     let record = if with_ids { record_with_id(emitted) } else { record(emitted) };
-                    let _pending = emitter.emit(record).await.unwrap();
+                    let _pending = emitter.emit(record).await.expect("valid");
                     emitted += 1;
                 }
             }
             Step::Sleep(ms) => tokio::time::sleep(Duration::from_millis(ms.into())).await,
-            Step::Flush => emitter.flush().await.unwrap(),
+            Step::Flush => emitter.flush().await.expect("all is stored"),
         }
     }
-    emitter.close().await.unwrap();
+    emitter.close().await.expect("all is stored");
     emitted
 }
 

@@ -58,7 +58,8 @@ pub(crate) async fn list(
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<Vec<TotalAnswer>>, Problem> {
     let month = |text: String| {
-        parse_month(&text).ok_or_else(|| Problem::parameter("period", format!("`{text}` is not a month such as 2023-11")))
+        parse_month(&text)
+            .ok_or_else(|| Problem::parameter("period", format!("`{text}` is not a month such as 2023-11")))
     };
     let period = parameters.period.map(month).transpose()?.map(PeriodFilter::StartsIn);
     let filter = TotalsFilter { tenant: parameters.tenant, meter: parameters.meter, period };

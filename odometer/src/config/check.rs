@@ -54,7 +54,7 @@ pub(super) fn check(document: &Document) -> Result<Config, DocumentError> {
         meters: reader.meters(raw.meter)?,
         dedupe_window: reader.duration("dedupe.window", raw.dedupe.window, default.dedupe_window, &DEDUPE_WINDOW)?,
         future_max: reader.duration("time.future_max", raw.time.future_max, default.future_max, &FUTURE_MAX)?,
-        hash_seed: reader.seed(raw.hash.seed, default.hash_seed)?,
+        hash_seed: reader.seed(raw.hash.seed.as_ref(), default.hash_seed)?,
         limits: reader.limits(&raw.limits, &default.limits)?,
         commit_interval: reader.duration(
             "books.commit_interval",
@@ -162,8 +162,8 @@ impl Reader<'_> {
         Ok(super::sorted(meters))
     }
 
-    fn seed(&self, raw: Option<Seed>, default: u64) -> Result<u64, DocumentError> {
-        let parsed = match &raw {
+    fn seed(&self, raw: Option<&Seed>, default: u64) -> Result<u64, DocumentError> {
+        let parsed = match raw {
             None => return Ok(default),
             Some(Seed::Number(number)) => u64::try_from(*number).ok(),
             Some(Seed::Text(text)) => {

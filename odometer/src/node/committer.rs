@@ -31,7 +31,11 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn start(book: Box<dyn TotalsBook>, progress: Arc<Progress>, snapshots_dir: PathBuf) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        book: Box<dyn TotalsBook>,
+        progress: Arc<Progress>,
+        snapshots_dir: PathBuf,
+    ) -> std::io::Result<Self> {
         // One batch at a time: the next one is gathered in the core meanwhile, where
         // absolute values of one total collapse into one row.
         let (batches, inbox) = sync_channel::<Batch>(1);

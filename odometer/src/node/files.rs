@@ -46,9 +46,13 @@ impl Files {
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
-                bail!("data directory {directory} is in use by another odometer process; stop it or choose another --data-dir")
+                bail!(
+                    "data directory {directory} is in use by another odometer process; stop it or choose another --data-dir"
+                )
             }
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("data directory {directory} cannot be locked")),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("data directory {directory} cannot be locked"))
+            }
         }
     }
 }

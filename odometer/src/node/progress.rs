@@ -78,7 +78,8 @@ impl PartitionProgress {
     }
 
     pub(crate) fn counts(&self) -> VerdictCounts {
-        let [received, accepted, duplicate, conflict, late, rejected] = [0, 1, 2, 3, 4, 5].map(|i: usize| self.counts[i].load(Relaxed));
+        let [received, accepted, duplicate, conflict, late, rejected] =
+            [0, 1, 2, 3, 4, 5].map(|i: usize| self.counts[i].load(Relaxed));
         VerdictCounts { received, accepted, duplicate, conflict, late, rejected }
     }
 

@@ -165,3 +165,62 @@ impl Reasons {
         sorted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(status: u16, body: &str) -> String {
+        match read(status, Some("2"), body.as_bytes(), 3) {
+            Answer::Judged { stored, refused, refusals } => format!("judged {stored} {refused} {}", refusals.len()),
+            Answer::Later { retry_after, problem } => format!("later {retry_after:?} {problem}"),
+            Answer::Never(problem) => format!("never {problem}"),
+        }
+    }
+
+    #[test]
+    fn every_answer_has_one_meaning() {
+        let cases = [
+            (202, r#"{"stored":3,"refused":0,"results":[{"odd":1}]}"#, "judged 3 0 0"),
+            (202, r#"{"stored":3,"refused":0,"more":{}}"#, "judged 3 0 0"),
+            (202, r#"{"stored":2,"refused":1,"results":[{"status":"stored"},{"status":"refused"}]}"#, "judged 2 1 1"),
+            (202, r#"{"stored":2,"refused":1}"#, "judged 2 1 0"),
+            (202, r#"{"stored":2,"refused":0}"#, "never the server's answer counts 2 stored and 0 refused"),
+            (202, r#"{"stored":18446744073709551615,"refused":4}"#, "never the server's answer counts"),
+            (202, "", "never the server's answer 202 has no `stored`"),
+            (400, r#"{"title":"x","stored":0,"refused":3,"results":[]}"#, "judged 0 3 0"),
+            (400, r#"{"title":"x"}"#, "judged 0 3 3"),
+            (413, "", "judged 0 3 3"),
+            (415, r#"{"detail":"x"}"#, "judged 0 3 3"),
+            (422, "", "judged 0 3 3"),
+            (
+                503,
+                r#"{"title":"t","detail":"log full","stored":1,"refused":2}"#,
+                "later Some(2s) the server answers 503: log full",
+            ),
+            (429, "slow down", "later Some(2s) the server answers 429: slow down"),
+            (502, "", "later Some(2s) the server answers 502: no explanation"),
+            (301, "", "never the server answers 301"),
+            (401, "", "never the server answers 401"),
+            (404, "<html>", "never the server answers 404: <html>; is there an odometer at --url?"),
+        ];
+        for (status, body, expected) in cases {
+            let kind = kind(status, body);
+            assert!(kind.starts_with(expected), "{status} {body}\n{kind}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn reasons_are_counted_most_frequent_first_and_no_more_than_ten() {
+        let refusal = |reason: &str, id: &str| Refusal { reason: reason.into(), id: id.into() };
+        let mut reasons = Reasons::default();
+        reasons.add(vec![refusal("b", "1"), refusal("a", "2"), refusal("a", "3")]);
+        let mut others = Reasons::default();
+        others.add((0..20).map(|n| refusal(&format!("r{n:02}"), "4")).collect());
+        others.add(vec![refusal("a", "5")]);
+        reasons.merge(others);
+        let sorted = reasons.into_sorted();
+        assert_eq!(sorted.len(), REASONS_MAX);
+        assert_eq!(sorted[0], ("a".into(), 2, "2".into()));
+    }
+}

@@ -239,6 +239,10 @@ impl Feeder<'_> {
         };
         if let Some(due) = due {
             self.wait_for(due)?;
+            // A stop cuts the wait short, and what is not due is not sent.
+            if self.stop.is_requested() {
+                return Ok(());
+            }
         }
         self.encoder.start_row(&plan.map, row, &self.facts, pass);
         for copy in 1..=plan.tenants {

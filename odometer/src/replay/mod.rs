@@ -19,6 +19,8 @@ mod report;
 mod rows;
 mod send;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use std::path::PathBuf;
@@ -57,7 +59,8 @@ send the same ids every time, so replaying again counts nothing.
 
 Expected totals: every quantity counts tenants × repeat times. Pass k (from 0) moves all event times by k × span, \
 where span is the map's `time.span`, else the time from the first to the last event plus one millisecond, rounded \
-up to a whole minute.
+up to a whole minute. The server stores an event time in its future but rejects it by verdict, so let long repetitions \
+begin far enough back.
 
 Exit codes: 0 every record was acknowledged as stored; 1 some were refused or not answered, or the file has a bad \
 row; 2 wrong usage; 130 interrupted (the report is printed all the same).";

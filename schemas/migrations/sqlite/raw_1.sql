@@ -25,9 +25,19 @@ CREATE TABLE usage_records (
     PRIMARY KEY (partition, "offset", idx)
 ) STRICT, WITHOUT ROWID;
 
--- Finds a tenant's records and ids. Cut into blocks of offsets, so that inserts stay
--- within the newest block however large the table grows; a look-up asks every block.
-CREATE INDEX usage_records_by_id ON usage_records (partition, "offset" >> 9, tenant, id);
+-- Where a tenant's records may be: per block of 64 offsets, the event times and 32-bit
+-- hashes of its tenants and of its (tenant, id) pairs. An index over all ids would cost
+-- more than the rows themselves; a look-up reads these first and then only the blocks
+-- that match.
+CREATE TABLE usage_record_blocks (
+    partition INTEGER NOT NULL,
+    block     INTEGER NOT NULL, -- "offset" / 64
+    time_min  INTEGER NOT NULL,
+    time_max  INTEGER NOT NULL,
+    tenants   BLOB    NOT NULL, -- little-endian words, ascending
+    ids       BLOB    NOT NULL, -- little-endian words, in no order
+    PRIMARY KEY (partition, block)
+) STRICT, WITHOUT ROWID;
 
 CREATE VIEW usage AS
 SELECT tenant, meter, source, id, subject, quantity, time, dimensions, reservation, partition, "offset", idx, append_time

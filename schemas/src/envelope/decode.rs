@@ -1,10 +1,7 @@
 //! Envelope bytes in, borrowed records out; or the name of what is wrong.
 
-use bincode::BorrowDecode;
-use bincode::de::DecoderImpl;
-use bincode::de::read::SliceReader;
-
 use super::frame::{self, Head, Kind, Origin};
+use super::read::Reader;
 use super::wire::{CONFIG, WireId, WireRecord, WireScope, WireTables};
 use crate::control::Control;
 use crate::limits::{
@@ -124,17 +121,16 @@ fn decode_control(body: &[u8]) -> Result<Control, DecodeError> {
 }
 
 fn decode_usage(head: Head, body: &[u8]) -> Result<Usage<'_>, DecodeError> {
-    let mut decoder = DecoderImpl::new(SliceReader::new(body), CONFIG, ());
-    let tables = WireTables::borrow_decode(&mut decoder).map_err(|_| DecodeError::Body("tables do not parse"))?;
+    let mut reader = Reader::new(body);
+    let tables = reader.tables().ok_or(DecodeError::Body("tables do not parse"))?;
     check_tables(&tables)?;
     let mut records = Vec::with_capacity(head.count);
     for _ in 0..head.count {
-        let record =
-            WireRecord::borrow_decode(&mut decoder).map_err(|_| DecodeError::Body("a record does not parse"))?;
+        let record = reader.record().ok_or(DecodeError::Body("a record does not parse"))?;
         check_record(&record, &tables)?;
         records.push(record);
     }
-    if bincode::de::read::BorrowReader::take_bytes(bincode::de::BorrowDecoder::borrow_reader(&mut decoder), 1).is_ok() {
+    if !reader.is_at_end() {
         return Err(DecodeError::Body("bytes follow the records"));
     }
     Ok(Usage { origin: head.origin, tables, records })

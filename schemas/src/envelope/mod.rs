@@ -26,6 +26,7 @@
 mod build;
 mod decode;
 mod frame;
+mod read;
 mod wire;
 
 pub use build::{EnvelopeBuilder, EnvelopeFull, encode_control};

@@ -12,7 +12,7 @@ pub(super) const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_
 pub(super) type OptionalString = u16;
 
 /// Everything that several records can share stands once, in a table.
-#[derive(Debug, Encode, BorrowDecode)]
+#[derive(Debug, PartialEq, Eq, Encode, BorrowDecode)]
 pub(super) struct WireTables<'a> {
     pub(super) strings: Vec<&'a str>,
     pub(super) scopes: Vec<WireScope>,
@@ -30,7 +30,7 @@ pub(super) struct WireScope {
     pub(super) meter: u16,
 }
 
-#[derive(Debug, Encode, BorrowDecode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode)]
 pub(super) struct WireRecord<'a> {
     pub(super) scope: u16,
     pub(super) id: WireId<'a>,
@@ -43,7 +43,7 @@ pub(super) struct WireRecord<'a> {
     pub(super) reservation: OptionalString,
 }
 
-#[derive(Debug, Encode, BorrowDecode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode)]
 pub(super) enum WireId<'a> {
     Text(&'a str),
     Uuid([u8; 16]),

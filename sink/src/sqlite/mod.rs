@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::BookError;
 
 pub(crate) use columns::Columns;
-pub(crate) use insert::{Insert, insert_all};
+pub(crate) use insert::insert_all;
 
 /// How long a statement waits for another connection's lock. The only other writer
 /// is a checkpoint of a reader that closes, which takes far less.

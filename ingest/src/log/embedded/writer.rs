@@ -115,10 +115,10 @@ impl Writer {
             Err(error) => {
                 self.tails = None;
                 let reason = error.to_string();
+                self.note(Some(reason.clone()));
                 for append in batch.drain(..) {
                     let _ = append.answer.send(Err(AppendError::Unavailable(reason.clone())));
                 }
-                self.note(Some(reason));
             }
         }
     }

@@ -2,6 +2,7 @@
 //! Rows are clustered by their place in the log, so writing appends and the proof
 //! reads in order.
 
+mod blocks;
 mod read;
 mod records;
 mod scan;
@@ -24,8 +25,7 @@ use crate::sqlite::BookFile;
 const FILE: BookFile = BookFile {
     book: "raw book",
     migrations: &[include_str!("../../../../schemas/migrations/sqlite/raw_1.sql")],
-    // Larger pages split less often; a batch and the newest index block stay in the
-    // cache; a long WAL copies a page back once instead of once per batch.
+    // Larger pages split less often; a batch stays in the cache; a long WAL copies a page back once instead of once per batch.
     pragmas: "PRAGMA page_size = 8192; PRAGMA cache_size = -131072; PRAGMA wal_autocheckpoint = 8192;",
 };
 

@@ -5,32 +5,23 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 use odometer_schemas::row::RawRow;
 
 use super::super::{CursorMove, RawBatch, RollupRow};
-use super::FILE;
+use super::{FILE, blocks};
 use crate::error::BookError;
-use crate::sqlite::{Insert, insert_all};
+use crate::sqlite::insert_all;
 
 /// A row is a pure function of the log, so what stands at its place already can only
 /// be the same, or not belong there.
-const RECORDS: Insert = Insert {
-    head: "INSERT OR REPLACE INTO usage_records (tenant, meter, source, id, id_emitted, subject, quantity, time,
+const RECORDS: &str =
+    "INSERT OR REPLACE INTO usage_records (tenant, meter, source, id, id_emitted, subject, quantity, time,
         time_given, dimensions, reservation, partition, \"offset\", idx, envelope_records, verdict, reason,
-        append_time, row_hash) VALUES",
-    columns: 19,
-    tail: "",
-};
-const REJECTED: Insert = Insert {
-    head: "INSERT OR REPLACE INTO rejected_envelopes (partition, \"offset\", append_time, reason, bytes) VALUES",
-    columns: 5,
-    tail: "",
-};
-const ROLLUPS: Insert = Insert {
-    head: "INSERT INTO usage_rollups (\"window\", window_start, tenant, meter, dimensions, partition, range_start,
-        last_offset, aggregation, quantity, sum, records, state) VALUES",
-    columns: 13,
-    tail: "ON CONFLICT DO UPDATE SET last_offset = excluded.last_offset, aggregation = excluded.aggregation,
+        append_time, row_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const REJECTED: &str = "INSERT OR REPLACE INTO rejected_envelopes (partition, \"offset\", append_time, reason, bytes) VALUES (?, ?, ?, ?, ?)";
+const ROLLUPS: &str =
+    "INSERT INTO usage_rollups (\"window\", window_start, tenant, meter, dimensions, partition, range_start,
+        last_offset, aggregation, quantity, sum, records, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT DO UPDATE SET last_offset = excluded.last_offset, aggregation = excluded.aggregation,
         quantity = excluded.quantity, sum = excluded.sum, records = excluded.records, state = excluded.state
-        WHERE excluded.last_offset >= last_offset",
-};
+        WHERE excluded.last_offset >= last_offset";
 
 /// Writes a batch; `false` when it was written before.
 pub(super) fn batch(connection: &Connection, batch: &RawBatch) -> Result<bool, BookError> {
@@ -41,19 +32,20 @@ pub(super) fn batch(connection: &Connection, batch: &RawBatch) -> Result<bool, B
     if moved == 0 {
         return Ok(false);
     }
-    insert_all(connection, &RECORDS, batch.rows(), bind_row).map_err(FILE.failed("writing rows"))?;
-    insert_all(connection, &REJECTED, batch.rejected().iter(), |statement, first, envelope| {
-        statement.raw_bind_parameter(first, envelope.partition)?;
-        statement.raw_bind_parameter(first + 1, envelope.offset)?;
-        statement.raw_bind_parameter(first + 2, envelope.append_time.0)?;
-        statement.raw_bind_parameter(first + 3, envelope.verdict.reason().unwrap_or_default())?;
-        statement.raw_bind_parameter(first + 4, envelope.bytes.as_slice())
+    insert_all(connection, RECORDS, batch.rows(), bind_row).map_err(FILE.failed("writing rows"))?;
+    blocks::note(connection, batch)?;
+    insert_all(connection, REJECTED, batch.rejected().iter(), |statement, envelope| {
+        statement.raw_bind_parameter(1, envelope.partition)?;
+        statement.raw_bind_parameter(2, envelope.offset)?;
+        statement.raw_bind_parameter(3, envelope.append_time.0)?;
+        statement.raw_bind_parameter(4, envelope.verdict.reason().unwrap_or_default())?;
+        statement.raw_bind_parameter(5, envelope.bytes.as_slice())
     })
     .map_err(FILE.failed("writing undecodable entries"))?;
     let mut rollups: Vec<RollupRow<'_>> = batch.rollups().collect();
     // In key order neighbouring rows share pages.
     rollups.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-    insert_all(connection, &ROLLUPS, rollups.iter(), bind_rollup).map_err(FILE.failed("writing rollups"))?;
+    insert_all(connection, ROLLUPS, rollups.iter(), bind_rollup).map_err(FILE.failed("writing rollups"))?;
     Ok(true)
 }
 
@@ -80,42 +72,42 @@ fn move_cursor(connection: &Connection, cursor: &CursorMove, may_be_there: bool)
     Ok(true)
 }
 
-fn bind_row(statement: &mut Statement<'_>, first: usize, (row, row_hash): (RawRow<'_>, u64)) -> rusqlite::Result<()> {
-    statement.raw_bind_parameter(first, row.tenant)?;
-    statement.raw_bind_parameter(first + 1, row.meter)?;
-    statement.raw_bind_parameter(first + 2, row.source)?;
-    statement.raw_bind_parameter(first + 3, row.id)?;
-    statement.raw_bind_parameter(first + 4, row.id_emitted)?;
-    statement.raw_bind_parameter(first + 5, row.subject)?;
-    statement.raw_bind_parameter(first + 6, row.quantity)?;
-    statement.raw_bind_parameter(first + 7, row.time_ms)?;
-    statement.raw_bind_parameter(first + 8, row.time_given)?;
-    statement.raw_bind_parameter(first + 9, row.dimensions)?;
-    statement.raw_bind_parameter(first + 10, row.reservation)?;
-    statement.raw_bind_parameter(first + 11, row.position.partition)?;
-    statement.raw_bind_parameter(first + 12, row.position.offset)?;
-    statement.raw_bind_parameter(first + 13, row.position.index)?;
-    statement.raw_bind_parameter(first + 14, row.envelope_records)?;
-    statement.raw_bind_parameter(first + 15, row.verdict.name())?;
-    statement.raw_bind_parameter(first + 16, row.verdict.reason())?;
-    statement.raw_bind_parameter(first + 17, row.append_time_ms)?;
-    statement.raw_bind_parameter(first + 18, row_hash.cast_signed())
+fn bind_row(statement: &mut Statement<'_>, (row, row_hash): (RawRow<'_>, u64)) -> rusqlite::Result<()> {
+    statement.raw_bind_parameter(1, row.tenant)?;
+    statement.raw_bind_parameter(2, row.meter)?;
+    statement.raw_bind_parameter(3, row.source)?;
+    statement.raw_bind_parameter(4, row.id)?;
+    statement.raw_bind_parameter(5, row.id_emitted)?;
+    statement.raw_bind_parameter(6, row.subject)?;
+    statement.raw_bind_parameter(7, row.quantity)?;
+    statement.raw_bind_parameter(8, row.time_ms)?;
+    statement.raw_bind_parameter(9, row.time_given)?;
+    statement.raw_bind_parameter(10, row.dimensions)?;
+    statement.raw_bind_parameter(11, row.reservation)?;
+    statement.raw_bind_parameter(12, row.position.partition)?;
+    statement.raw_bind_parameter(13, row.position.offset)?;
+    statement.raw_bind_parameter(14, row.position.index)?;
+    statement.raw_bind_parameter(15, row.envelope_records)?;
+    statement.raw_bind_parameter(16, row.verdict.name())?;
+    statement.raw_bind_parameter(17, row.verdict.reason())?;
+    statement.raw_bind_parameter(18, row.append_time_ms)?;
+    statement.raw_bind_parameter(19, row_hash.cast_signed())
 }
 
-fn bind_rollup(statement: &mut Statement<'_>, first: usize, row: &RollupRow<'_>) -> rusqlite::Result<()> {
-    statement.raw_bind_parameter(first, row.window.name())?;
-    statement.raw_bind_parameter(first + 1, row.window_start_ms)?;
-    statement.raw_bind_parameter(first + 2, row.tenant)?;
-    statement.raw_bind_parameter(first + 3, row.meter)?;
-    statement.raw_bind_parameter(first + 4, row.dimensions)?;
-    statement.raw_bind_parameter(first + 5, row.partition)?;
-    statement.raw_bind_parameter(first + 6, row.range_start)?;
-    statement.raw_bind_parameter(first + 7, row.last_offset)?;
-    statement.raw_bind_parameter(first + 8, row.aggregation.name())?;
-    statement.raw_bind_parameter(first + 9, row.quantity.to_string())?;
-    statement.raw_bind_parameter(first + 10, row.sum.to_string())?;
-    statement.raw_bind_parameter(first + 11, row.records)?;
-    statement.raw_bind_parameter(first + 12, row.state)
+fn bind_rollup(statement: &mut Statement<'_>, row: &RollupRow<'_>) -> rusqlite::Result<()> {
+    statement.raw_bind_parameter(1, row.window.name())?;
+    statement.raw_bind_parameter(2, row.window_start_ms)?;
+    statement.raw_bind_parameter(3, row.tenant)?;
+    statement.raw_bind_parameter(4, row.meter)?;
+    statement.raw_bind_parameter(5, row.dimensions)?;
+    statement.raw_bind_parameter(6, row.partition)?;
+    statement.raw_bind_parameter(7, row.range_start)?;
+    statement.raw_bind_parameter(8, row.last_offset)?;
+    statement.raw_bind_parameter(9, row.aggregation.name())?;
+    statement.raw_bind_parameter(10, row.quantity.to_string())?;
+    statement.raw_bind_parameter(11, row.sum.to_string())?;
+    statement.raw_bind_parameter(12, row.records)?;
+    statement.raw_bind_parameter(13, row.state)
 }
 
 fn key<'a>(row: &RollupRow<'a>) -> (&'a str, &'a str, &'static str, i64, &'a str, u32, u64) {

@@ -9,31 +9,20 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::{CommitError, OwnedCommit};
 use super::FILE;
 use crate::error::BookError;
-use crate::sqlite::{Insert, insert_all};
+use crate::sqlite::insert_all;
 
 /// Absolute values replace what was there. A total that another partition holds is
 /// left alone, which the count of changed rows betrays.
-const TOTALS: Insert = Insert {
-    head: "INSERT INTO period_totals (tenant, meter, period_start, period_end, quantity, records, digest,
-        aggregation, sum, partition, state) VALUES",
-    columns: 11,
-    tail: "ON CONFLICT (tenant, meter, period_start) DO UPDATE SET period_end = excluded.period_end,
+const TOTALS: &str = "INSERT INTO period_totals (tenant, meter, period_start, period_end, quantity, records, digest,
+        aggregation, sum, partition, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (tenant, meter, period_start) DO UPDATE SET period_end = excluded.period_end,
         quantity = excluded.quantity, records = excluded.records, digest = excluded.digest,
         aggregation = excluded.aggregation, sum = excluded.sum, state = excluded.state
-        WHERE partition = excluded.partition",
-};
-const MARKS: Insert = Insert {
-    head: "INSERT OR REPLACE INTO source_marks (partition, source, epoch, low_water, above) VALUES",
-    columns: 5,
-    tail: "",
-};
-const EXCEPTIONS: Insert =
-    Insert { head: "INSERT OR REPLACE INTO exceptions (partition, \"offset\", verdicts) VALUES", columns: 3, tail: "" };
-const DEFINITIONS: Insert = Insert {
-    head: "INSERT OR REPLACE INTO definitions (partition, \"offset\", definitions) VALUES",
-    columns: 3,
-    tail: "",
-};
+        WHERE partition = excluded.partition";
+const MARKS: &str =
+    "INSERT OR REPLACE INTO source_marks (partition, source, epoch, low_water, above) VALUES (?, ?, ?, ?, ?)";
+const EXCEPTIONS: &str = "INSERT OR REPLACE INTO exceptions (partition, \"offset\", verdicts) VALUES (?, ?, ?)";
+const DEFINITIONS: &str = "INSERT OR REPLACE INTO definitions (partition, \"offset\", definitions) VALUES (?, ?, ?)";
 
 /// Applies one commit, or finds that it was applied before.
 pub(super) fn commit(connection: &Connection, owned: &OwnedCommit) -> Result<(), CommitError> {
@@ -100,18 +89,18 @@ fn totals(connection: &Connection, commit: &PartitionCommit) -> Result<(), Commi
     // In key order neighbouring rows share pages.
     let mut rows: Vec<&TotalRow> = commit.totals.iter().collect();
     rows.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-    let changed = insert_all(connection, &TOTALS, rows.iter(), |statement, first, row| {
-        statement.raw_bind_parameter(first, row.tenant.as_str())?;
-        statement.raw_bind_parameter(first + 1, row.meter.as_str())?;
-        statement.raw_bind_parameter(first + 2, row.period_start_ms)?;
-        statement.raw_bind_parameter(first + 3, row.period_end_ms)?;
-        statement.raw_bind_parameter(first + 4, row.quantity.to_string())?;
-        statement.raw_bind_parameter(first + 5, row.records)?;
-        statement.raw_bind_parameter(first + 6, Digest(row.digest).to_string())?;
-        statement.raw_bind_parameter(first + 7, row.aggregation.name())?;
-        statement.raw_bind_parameter(first + 8, row.sum.to_string())?;
-        statement.raw_bind_parameter(first + 9, commit.partition)?;
-        statement.raw_bind_parameter(first + 10, row.state.as_slice())
+    let changed = insert_all(connection, TOTALS, rows.iter(), |statement, row| {
+        statement.raw_bind_parameter(1, row.tenant.as_str())?;
+        statement.raw_bind_parameter(2, row.meter.as_str())?;
+        statement.raw_bind_parameter(3, row.period_start_ms)?;
+        statement.raw_bind_parameter(4, row.period_end_ms)?;
+        statement.raw_bind_parameter(5, row.quantity.to_string())?;
+        statement.raw_bind_parameter(6, row.records)?;
+        statement.raw_bind_parameter(7, Digest(row.digest).to_string())?;
+        statement.raw_bind_parameter(8, row.aggregation.name())?;
+        statement.raw_bind_parameter(9, row.sum.to_string())?;
+        statement.raw_bind_parameter(10, commit.partition)?;
+        statement.raw_bind_parameter(11, row.state.as_slice())
     })
     .map_err(FILE.failed("writing totals"))?;
     if changed == rows.len() {
@@ -129,27 +118,27 @@ fn key(row: &TotalRow) -> (&str, &str, i64) {
 }
 
 fn rest(connection: &Connection, commit: &PartitionCommit) -> Result<(), BookError> {
-    insert_all(connection, &MARKS, commit.marks.iter(), |statement, first, mark| {
+    insert_all(connection, MARKS, commit.marks.iter(), |statement, mark| {
         let above: Vec<u8> = mark.above.iter().flat_map(|word| word.to_le_bytes()).collect();
-        statement.raw_bind_parameter(first, commit.partition)?;
-        statement.raw_bind_parameter(first + 1, format!("{:032x}", mark.source))?;
-        statement.raw_bind_parameter(first + 2, mark.epoch)?;
-        statement.raw_bind_parameter(first + 3, mark.low_water.to_string())?;
-        statement.raw_bind_parameter(first + 4, above)
+        statement.raw_bind_parameter(1, commit.partition)?;
+        statement.raw_bind_parameter(2, format!("{:032x}", mark.source))?;
+        statement.raw_bind_parameter(3, mark.epoch)?;
+        statement.raw_bind_parameter(4, mark.low_water.to_string())?;
+        statement.raw_bind_parameter(5, above)
     })
     .map_err(FILE.failed("writing emitter watermarks"))?;
-    insert_all(connection, &EXCEPTIONS, commit.exceptions.iter(), |statement, first, row| {
-        statement.raw_bind_parameter(first, commit.partition)?;
-        statement.raw_bind_parameter(first + 1, row.offset)?;
-        statement.raw_bind_parameter(first + 2, row.verdicts.as_slice())
+    insert_all(connection, EXCEPTIONS, commit.exceptions.iter(), |statement, row| {
+        statement.raw_bind_parameter(1, commit.partition)?;
+        statement.raw_bind_parameter(2, row.offset)?;
+        statement.raw_bind_parameter(3, row.verdicts.as_slice())
     })
     .map_err(FILE.failed("writing exceptions"))?;
-    insert_all(connection, &DEFINITIONS, commit.definitions.iter(), |statement, first, row| {
+    insert_all(connection, DEFINITIONS, commit.definitions.iter(), |statement, row| {
         // The envelope's own frame carries version and checksum.
         let envelope = encode_control(&Control::Definitions(row.definitions.clone()), Origin::default());
-        statement.raw_bind_parameter(first, commit.partition)?;
-        statement.raw_bind_parameter(first + 1, row.offset)?;
-        statement.raw_bind_parameter(first + 2, envelope)
+        statement.raw_bind_parameter(1, commit.partition)?;
+        statement.raw_bind_parameter(2, row.offset)?;
+        statement.raw_bind_parameter(3, envelope)
     })
     .map_err(FILE.failed("writing definitions"))?;
     Ok(())

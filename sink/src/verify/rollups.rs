@@ -1,0 +1,139 @@
+//! Accepted rows and rollup rows in; every day whose minutes, hours or day do not add
+//! up to its rows out.
+
+use std::collections::HashMap;
+
+use odometer_schemas::row::RawRow;
+use odometer_schemas::time::{DAY_MS, Interval, TimeMs, WindowKind};
+
+use super::difference::{Difference, Differences};
+use crate::raw::RollupRow;
+
+/// Records and sums per (tenant, meter) and day, from rows and from each kind of
+/// rollup.
+#[derive(Debug, Default)]
+pub(super) struct RollupCheck {
+    series: HashMap<String, HashMap<String, u32>>,
+    next_series: u32,
+    days: HashMap<(u32, i64), Day>,
+    /// Only whole days inside are compared; all when `None`.
+    scope: Option<Interval>,
+    checked: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Day {
+    rows: Sums,
+    /// In the order of [`WindowKind::ALL`].
+    rollups: [Sums; WindowKind::ALL.len()],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    records: u64,
+    sum: i128,
+}
+
+impl RollupCheck {
+    pub(super) fn new(scope: Option<Interval>) -> Self {
+        Self { scope, ..Self::default() }
+    }
+
+    /// Rollup rows seen.
+    pub(super) fn checked(&self) -> u64 {
+        self.checked
+    }
+
+    /// Adds an accepted row below the raw book's cursor.
+    pub(super) fn add_row(&mut self, row: &RawRow<'_>) {
+        let rows = &mut self.day(row.tenant, row.meter, row.time_ms).rows;
+        rows.records += 1;
+        rows.sum += i128::from(row.quantity);
+    }
+
+    /// Adds a rollup row, and checks its own numbers against each other.
+    pub(super) fn add_rollup(&mut self, row: &RollupRow<'_>, differences: &mut Differences) {
+        self.checked += 1;
+        if let Some(problem) = contradiction(row) {
+            differences.push(|| Difference::RollupRow {
+                window: row.window,
+                tenant: row.tenant.to_owned(),
+                meter: row.meter.to_owned(),
+                start: TimeMs(row.window_start_ms),
+                partition: row.partition,
+                range_start: row.range_start,
+                problem,
+            });
+        }
+        let kind = WindowKind::ALL.iter().position(|kind| *kind == row.window).unwrap_or_default();
+        let sums = &mut self.day(row.tenant, row.meter, row.window_start_ms).rollups[kind];
+        sums.records = sums.records.wrapping_add(row.records);
+        sums.sum = sums.sum.wrapping_add(row.sum);
+    }
+
+    /// Compares every day.
+    pub(super) fn finish(self, differences: &mut Differences) {
+        let mut names: Vec<(&str, &str)> = vec![("", ""); self.next_series as usize];
+        for (tenant, meters) in &self.series {
+            for (meter, series) in meters {
+                names[*series as usize] = (tenant, meter);
+            }
+        }
+        let mut keys: Vec<(u32, i64)> = self.days.keys().copied().collect();
+        keys.sort_unstable_by_key(|(series, day)| (names[*series as usize], *day));
+        for key in keys {
+            let whole =
+                |scope: Interval| scope.start.0 <= key.1 * DAY_MS && key.1.saturating_add(1) * DAY_MS <= scope.end.0;
+            if self.scope.is_none_or(whole) {
+                compare(names[key.0 as usize], key.1, &self.days[&key], differences);
+            }
+        }
+    }
+
+    fn day(&mut self, tenant: &str, meter: &str, time_ms: i64) -> &mut Day {
+        let known = self.series.get(tenant).and_then(|meters| meters.get(meter)).copied();
+        let series = known.unwrap_or_else(|| {
+            let series = self.next_series;
+            self.next_series += 1;
+            self.series.entry(tenant.to_owned()).or_default().insert(meter.to_owned(), series);
+            series
+        });
+        self.days.entry((series, time_ms.div_euclid(DAY_MS))).or_default()
+    }
+}
+
+fn compare((tenant, meter): (&str, &str), day: i64, sums: &Day, differences: &mut Differences) {
+    for (window, rollups) in WindowKind::ALL.into_iter().zip(&sums.rollups) {
+        let columns = [
+            ("records", i128::from(rollups.records), i128::from(sums.rows.records)),
+            ("sum", rollups.sum, sums.rows.sum),
+        ];
+        for (column, rollups, raw) in columns {
+            if rollups != raw {
+                differences.push(|| Difference::Rollup {
+                    window,
+                    tenant: tenant.to_owned(),
+                    meter: meter.to_owned(),
+                    day: TimeMs(day * DAY_MS),
+                    column,
+                    rollups,
+                    raw,
+                });
+            }
+        }
+    }
+}
+
+/// What is wrong with a rollup row taken alone.
+fn contradiction(row: &RollupRow<'_>) -> Option<String> {
+    if row.window.start_of(TimeMs(row.window_start_ms)).0 != row.window_start_ms {
+        return Some("its window does not start where windows start".to_owned());
+    }
+    match row.accumulator() {
+        Err(error) => Some(error.to_string()),
+        Ok(accumulator) if accumulator.value() != row.quantity => {
+            Some(format!("its quantity is {}, its records give {}", row.quantity, accumulator.value()))
+        }
+        Ok(_) => None,
+    }
+}
