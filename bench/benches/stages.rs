@@ -9,7 +9,6 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use odometer_aggregator::{LiveCells, Options, Processor, Snapshot};
 use odometer_bench::traffic::{Ids, TENANTS_DEFAULT, Traffic, write_ndjson};
 use odometer_ingest::gateway::{self, Door, GatewayOptions, Incoming, Terms};
-use odometer_ingest::log::LogAppender as _;
 use odometer_ingest::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
