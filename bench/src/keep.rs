@@ -67,8 +67,8 @@ struct Benchmark {
 #[derive(Serialize)]
 struct Stage {
     name: String,
-    median_ns: f64,
-    per_s: Option<f64>,
+    median_ns: u64,
+    per_s: Option<u64>,
 }
 
 /// Criterion's `benchmark.json`.
@@ -155,8 +155,8 @@ fn stages(directory: &Path) -> anyhow::Result<Vec<Stage>> {
             let elements = id.throughput.and_then(|throughput| throughput.elements);
             stages.push(Stage {
                 name: format!("{}: {}", id.group_id, id.function_id.unwrap_or_default()),
-                median_ns: round(median_ns, 0),
-                per_s: elements.map(|elements| round(elements as f64 / median_ns * 1e9, 0)),
+                median_ns: median_ns.round() as u64,
+                per_s: elements.map(|elements| (elements as f64 / median_ns * 1e9).round() as u64),
             });
         }
     }

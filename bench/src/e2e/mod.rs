@@ -124,7 +124,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     site.stop()?;
     let differences = books.differences(&sent.tally)?;
-    let per_s = |elapsed_s: f64| json!(round(args.records as f64 / elapsed_s, 0));
+    let per_s = |elapsed_s: f64| json!((args.records as f64 / elapsed_s).round() as u64);
     let mut figures = vec![
         ("records_sent", json!(args.records)),
         ("records_per_s", per_s(raw_s.unwrap_or(totals_s))),
