@@ -145,7 +145,11 @@ impl Bench<'_> {
     fn judge_one(&mut self, one: &One<'_, '_>, scope: Scope) -> Verdict {
         let (series, seen) = match self.check(one, scope) {
             Ok(checked) => checked,
-            Err(reason) => return Verdict::Rejected(reason),
+            Err(reason) => {
+                // The sequence was decided all the same; a gap would never be filled.
+                let _ = self.first_sequence(one);
+                return Verdict::Rejected(reason);
+            }
         };
         match self.first_seen(one) {
             Ok(Seen::New) => {}
@@ -190,18 +194,26 @@ impl Bench<'_> {
     /// too: another copy of one is a duplicate.
     #[inline]
     fn first_seen(&mut self, one: &One<'_, '_>) -> Result<Seen, RejectReason> {
-        let Hashed { fingerprint, hash, emitted, .. } = one.hashed;
-        if emitted {
-            let origin = one.usage.origin();
-            let sequence = origin.first_sequence + one.index as u64;
-            let new = self.marks.decide(origin.source, origin.epoch, sequence)?;
-            return Ok(if new { Seen::New } else { Seen::Same });
+        if one.hashed.emitted {
+            return self.first_sequence(one);
         }
+        let Hashed { fingerprint, hash, .. } = one.hashed;
         let seen = self.ids.look(fingerprint, hash);
         if seen == Seen::New {
             self.ids.remember(fingerprint, hash);
         }
         Ok(seen)
+    }
+
+    /// The same for an emitter's own id; new for any other.
+    fn first_sequence(&mut self, one: &One<'_, '_>) -> Result<Seen, RejectReason> {
+        if !one.hashed.emitted {
+            return Ok(Seen::New);
+        }
+        let origin = one.usage.origin();
+        let sequence = origin.first_sequence + one.index as u64;
+        let new = self.marks.decide(origin.source, origin.epoch, sequence)?;
+        Ok(if new { Seen::New } else { Seen::Same })
     }
 }
 

@@ -11,7 +11,12 @@
 pub mod error;
 pub mod raw;
 mod sqlite;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod totals;
 pub mod verify;
 
 pub use error::BookError;
+pub use raw::{RawBatch, RawBook, RawGatherer, SqliteRaw};
+pub use totals::{CommitError, Installation, OwnedCommit, SqliteTotals, TotalsBook};
+pub use verify::{Report, VerifyScope, verify};

@@ -85,6 +85,15 @@ impl Naive {
     }
 
     fn record(&mut self, record: Record, emitted: (u128, u32, u64), append_time: TimeMs) -> Verdict {
+        let verdict = self.judge(&record, emitted, append_time);
+        // A rejected record uses its sequence up, too.
+        if matches!(verdict, Verdict::Rejected(_)) && record.id.is_none() {
+            self.seen(&record, emitted);
+        }
+        verdict
+    }
+
+    fn judge(&mut self, record: &Record, emitted: (u128, u32, u64), append_time: TimeMs) -> Verdict {
         let Some(meter) = self.definitions.as_ref().and_then(|d| d.meter(&record.meter)) else {
             return Verdict::Rejected(RejectReason::UnknownMeter);
         };
@@ -99,7 +108,7 @@ impl Naive {
         if aggregation == Aggregation::UniqueCount && record.subject.is_none() {
             return Verdict::Rejected(RejectReason::MissingUniqueValue);
         }
-        if let Some(verdict) = self.seen(&record, emitted) {
+        if let Some(verdict) = self.seen(record, emitted) {
             return verdict;
         }
         let month = time.to_string()[..7].to_owned();
@@ -109,7 +118,7 @@ impl Naive {
         }
         self.order += 1;
         let total = self.accepted.entry((record.tenant.clone(), record.meter.clone(), month)).or_default();
-        total.push((time.0, self.order, record));
+        total.push((time.0, self.order, record.clone()));
         Verdict::Accepted
     }
 

@@ -1,22 +1,39 @@
-//! What a node answers over HTTP besides taking usage: totals, usage, live counters,
-//! raw records, health and metrics. Reads the books and the node's progress; changes
-//! nothing.
+//! What a node answers over HTTP: the gateway's doors for usage, and questions about
+//! totals, usage, live counters, raw records, health and metrics. Questions read the
+//! books and the node's progress; they change nothing.
+//!
+//! Reading path: [`parameters`] (what is asked) → [`usage`], [`live`], [`records`],
+//! [`totals`] (what is answered) → [`problem`] (what cannot be); [`watch`] tells how
+//! fresh every answer is.
 
 mod books;
+mod guard;
 mod health;
+mod index;
+mod live;
 pub(crate) mod metrics;
+mod parameters;
 mod problem;
+mod records;
+#[cfg(test)]
+mod tests;
 pub(crate) mod totals;
+mod usage;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use odometer_aggregator::LiveCells;
-use odometer_ingest::gateway::Gateway;
+use odometer_ingest::gateway::{self, Gateway};
+use odometer_schemas::meter::Meter;
 
 use self::books::Books;
+use self::health::Pauses;
+use self::watch::{Watch, Watched};
 use crate::config::Config;
 use crate::node::Node;
 use crate::node::progress::Progress;
@@ -26,30 +43,79 @@ use crate::node::progress::Progress;
 pub(crate) struct Api {
     books: Arc<Books>,
     progress: Arc<Progress>,
-    #[expect(dead_code, reason = "live usage comes with the query API")]
+    watch: Arc<Watch>,
+    pauses: Pauses,
     cells: LiveCells,
-    #[expect(dead_code, reason = "metrics of the gateway come with the query API")]
+    meters: Arc<[Meter]>,
     gateway: Gateway,
     recorder: PrometheusHandle,
 }
 
 impl Api {
-    pub(crate) fn new(_config: &Config, node: &Node, gateway: Gateway, recorder: PrometheusHandle) -> Self {
-        Self {
+    /// Starts looking at the node.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(crate) fn new(
+        config: &Config,
+        node: &Node,
+        gateway: Gateway,
+        recorder: PrometheusHandle,
+    ) -> anyhow::Result<Self> {
+        let watched = Watched {
+            progress: Arc::clone(&node.progress),
+            reader: Box::new(node.log.reader()?),
+            log: node.log.health_watch(),
+            recorder: recorder.clone(),
+        };
+        Ok(Self {
             books: Arc::new(Books::new(node.files.clone())),
             progress: Arc::clone(&node.progress),
+            watch: Arc::new(Watch::start(watched)?),
+            pauses: Pauses { totals: config.commit_interval, raw: config.raw.gather_interval },
             cells: node.cells.clone(),
+            meters: config.meters.clone().into(),
             gateway,
             recorder,
-        }
+        })
     }
 }
 
+/// Everything that is served: method, path, and what it does.
+const ROUTES: [(&str, &str, &str); 14] = [
+    ("GET", "/", "this page"),
+    ("GET", "/openapi.json", "describes every route (OpenAPI 3.1)"),
+    ("POST", "/v1/events", "takes usage: native JSON, NDJSON or CloudEvents; gzip and zstd"),
+    ("POST", "/api/v1/events", "takes CloudEvents whose subject is the tenant"),
+    ("POST", "/v1/envelopes", "takes a sealed envelope of a remote emitter"),
+    ("GET", "/v1/log", "how many partitions the log has"),
+    ("GET", "/v1/usage", "usage per minute, hour, day or month"),
+    ("GET", "/v1/tenants/{tenant}/usage", "a tenant's live counters"),
+    ("GET", "/v1/totals", "period totals, as billing sees them"),
+    ("GET", "/v1/records", "a tenant's raw records with their verdicts"),
+    ("GET", "/v1/rejected", "log entries that could not be decoded"),
+    ("GET", "/healthz", "whether the process runs"),
+    ("GET", "/readyz", "whether it is ready, and why not"),
+    ("GET", "/metrics", "metrics for Prometheus"),
+];
+
+/// All routes, the gateway's included.
 pub(crate) fn router(api: Api) -> Router {
+    let gateway = gateway::router(api.gateway.clone());
     Router::new()
+        .route("/", get(index::page))
+        .route("/openapi.json", get(index::openapi))
+        .route("/v1/usage", get(usage::list))
+        .route("/v1/tenants/{tenant}/usage", get(live::list))
         .route("/v1/totals", get(totals::list))
+        .route("/v1/records", get(records::list))
+        .route("/v1/rejected", get(records::rejected))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::render))
         .with_state(api)
+        .merge(gateway)
+        .method_not_allowed_fallback(guard::method_not_allowed)
+        .fallback(guard::not_found)
+        .layer(from_fn(guard::guard))
 }

@@ -1,63 +1,145 @@
-//! Errors as problem+json (RFC 9457).
+//! Errors as problem+json (RFC 9457): what is wrong, with which parameter, and what
+//! would be right. The kinds and their `type`s never change.
 
-use axum::http::{StatusCode, header};
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use odometer_sink::BookError;
-use serde_json::json;
+use serde::Serialize;
+
+/// What `Retry-After` says, in seconds: a book that is busy is free well within one.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+
+/// The kinds of errors; each has one status and one `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProblemKind {
+    /// A query parameter or a part of the path cannot be used.
+    BadParameter,
+    /// The answer would be larger than is given at once.
+    AnswerTooLarge,
+    /// The query string is longer than is read.
+    QueryTooLong,
+    /// Nothing is served at this path.
+    NotFound,
+    /// The path is served, but not for this method.
+    MethodNotAllowed,
+    /// A book cannot be read now.
+    BookUnavailable,
+    /// A book holds something that does not read back.
+    BookDamaged,
+}
+
+impl ProblemKind {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::BadParameter | Self::AnswerTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::QueryTooLong => StatusCode::URI_TOO_LONG,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BookUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BookDamaged => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// A URI reference that never changes.
+    const fn uri(self) -> &'static str {
+        match self {
+            Self::BadParameter => "/problems/bad-parameter",
+            Self::AnswerTooLarge => "/problems/answer-too-large",
+            Self::QueryTooLong => "/problems/query-too-long",
+            Self::NotFound => "/problems/not-found",
+            Self::MethodNotAllowed => "/problems/method-not-allowed",
+            Self::BookUnavailable => "/problems/book-unavailable",
+            Self::BookDamaged => "/problems/book-damaged",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::BadParameter => "A parameter is wrong",
+            Self::AnswerTooLarge => "The answer is too large",
+            Self::QueryTooLong => "The query string is too long",
+            Self::NotFound => "Nothing is served here",
+            Self::MethodNotAllowed => "The method is not allowed here",
+            Self::BookUnavailable => "A book cannot be read now",
+            Self::BookDamaged => "A book is damaged",
+        }
+    }
+}
 
 /// What went wrong, for the caller.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Problem {
-    status: StatusCode,
-    kind: &'static str,
-    title: &'static str,
-    detail: String,
-    /// The offending query parameter or path part.
-    field: Option<&'static str>,
+    #[serde(skip)]
+    kind: ProblemKind,
+    detail: Cow<'static, str>,
+    /// What would be right.
+    fix: Cow<'static, str>,
+    /// The parameter to blame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
 }
 
 impl Problem {
-    /// A query parameter that cannot be used.
-    pub(crate) fn parameter(field: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            kind: "/problems/invalid-parameter",
-            title: "A query parameter cannot be used",
-            detail: detail.into(),
-            field: Some(field),
-        }
+    pub(crate) fn new(
+        kind: ProblemKind,
+        detail: impl Into<Cow<'static, str>>,
+        fix: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { kind, detail: detail.into(), fix: fix.into(), field: None }
+    }
+
+    /// A parameter that cannot be used, and what could be.
+    pub(crate) fn parameter(
+        field: impl Into<String>,
+        detail: impl Into<Cow<'static, str>>,
+        fix: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(ProblemKind::BadParameter, detail, fix).field(field)
+    }
+
+    pub(crate) fn field(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
     }
 }
 
 impl From<BookError> for Problem {
     fn from(error: BookError) -> Self {
-        let (status, kind, title) = match &error {
-            BookError::OutOfRange { .. } => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "/problems/answer-too-large", "The question is too large")
-            }
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "/problems/book-unavailable", "A book cannot be read now"),
-        };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!("a book cannot be read: {error}");
+        if let BookError::OutOfRange { what } = error {
+            return Self::new(
+                ProblemKind::AnswerTooLarge,
+                what,
+                "ask for a shorter time, a wider window or one tenant",
+            );
         }
-        Self { status, kind, title, detail: error.to_string(), field: None }
+        tracing::error!(source = ?std::error::Error::source(&error), "a question could not be answered: {error}");
+        if error.is_retryable() {
+            return Self::new(ProblemKind::BookUnavailable, error.to_string(), "ask again as Retry-After says");
+        }
+        Self::new(ProblemKind::BookDamaged, error.to_string(), "run `odometer verify`, which names every difference")
     }
+}
+
+/// The members that RFC 9457 gives a name, and ours.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    #[serde(flatten)]
+    problem: &'a Problem,
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
-            "type": self.kind,
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "field": self.field,
-        });
-        let mut response = (self.status, body.to_string()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        let (status, kind) = (self.kind.status(), self.kind);
+        let body = Body { r#type: kind.uri(), title: kind.title(), status: status.as_u16(), problem: &self };
+        let body = serde_json::to_vec(&body).expect("texts and numbers always serialise");
+        let content_type = HeaderValue::from_static("application/problem+json");
+        let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S);
         }
         response
     }

@@ -1,16 +1,20 @@
 //! `GET /v1/totals`: period totals from the totals book.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::http::Uri;
 use odometer_schemas::commit::TotalRow;
 use odometer_schemas::digest::Digest;
 use odometer_schemas::period::parse_month;
-use odometer_schemas::time::TimeMs;
+use odometer_schemas::time::{Interval, TimeMs};
 use odometer_sink::totals::{PeriodFilter, TotalsBook, TotalsFilter};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::parameters::{Parameters, quoted};
 use super::problem::Problem;
+
+pub(super) const PARAMETERS: [&str; 3] = ["tenant", "meter", "period"];
 
 /// One total as the API and `odometer totals --json` show it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,25 +48,22 @@ impl From<&TotalRow> for TotalAnswer {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Parameters {
-    tenant: Option<String>,
-    meter: Option<String>,
-    period: Option<String>,
-}
-
 /// Answers with all totals that match.
-pub(crate) async fn list(
-    State(api): State<Api>,
-    Query(parameters): Query<Parameters>,
-) -> Result<Json<Vec<TotalAnswer>>, Problem> {
-    let month = |text: String| {
-        parse_month(&text)
-            .ok_or_else(|| Problem::parameter("period", format!("`{text}` is not a month such as 2023-11")))
+pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Vec<TotalAnswer>>, Problem> {
+    let parameters = Parameters::read(&uri, &PARAMETERS)?;
+    let filter = TotalsFilter {
+        tenant: parameters.owned("tenant")?,
+        meter: parameters.owned("meter")?,
+        period: month(&parameters)?.map(PeriodFilter::StartsIn),
     };
-    let period = parameters.period.map(month).transpose()?.map(PeriodFilter::StartsIn);
-    let filter = TotalsFilter { tenant: parameters.tenant, meter: parameters.meter, period };
     let rows = api.books.totals(move |book| book.totals(&filter)).await?;
     Ok(Json(rows.iter().map(TotalAnswer::from).collect()))
+}
+
+/// The month that `period` names.
+pub(super) fn month(parameters: &Parameters) -> Result<Option<Interval>, Problem> {
+    let Some(text) = parameters.text("period")? else { return Ok(None) };
+    parse_month(text).map(Some).ok_or_else(|| {
+        Problem::parameter("period", format!("`{}` is not a month", quoted(text)), "write a month such as 2023-11")
+    })
 }

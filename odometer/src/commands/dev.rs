@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use odometer_ingest::gateway::{self, Gateway, GatewayOptions, SharedDefinitions};
+use odometer_aggregator::LiveCells;
+use odometer_ingest::gateway::{Gateway, GatewayOptions, SharedDefinitions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -63,8 +64,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let node = Node::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let gateway = gateway(&config, &node);
-    let api = Api::new(&config, &node, gateway.clone(), recorder);
-    let served = runtime.block_on(serve(&config, args.demo, gateway, api, Arc::clone(&node.progress)));
+    let api = Api::new(&config, &node, gateway, recorder)?;
+    let demo = args.demo.then(|| node.cells.clone());
+    let served = runtime.block_on(serve(&config, demo, api, Arc::clone(&node.progress)));
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     let drained = node.drain()?;
     let counts = drained.counts;
@@ -92,13 +94,13 @@ fn gateway(config: &Config, node: &Node) -> Gateway {
     Gateway::new(node.log.appender(), SharedDefinitions::new(config.definitions()), options)
 }
 
-async fn serve(config: &Config, demo: bool, gateway: Gateway, api: Api, progress: Arc<Progress>) -> anyhow::Result<()> {
+async fn serve(config: &Config, demo: Option<LiveCells>, api: Api, progress: Arc<Progress>) -> anyhow::Result<()> {
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let router = gateway::router(gateway).merge(api::router(api));
+    let router = api::router(api);
     println!("ready: {url}");
-    let demo = demo.then(|| tokio::spawn(demo::run(url, Arc::clone(&progress))));
+    let demo = demo.map(|cells| tokio::spawn(demo::run(url, Arc::clone(&progress), cells)));
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let mut graceful = stopped.clone();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {

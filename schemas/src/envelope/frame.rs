@@ -15,6 +15,10 @@ const CODEC_BINCODE_2: u8 = 1;
 const CHECKSUM_AT: usize = 42;
 
 /// Whose records an envelope holds, and where they stand in that source's sequence.
+///
+/// Every record of the envelope takes one sequence. A source that lets the emitter
+/// make its ids must do so for all of its records: a caller-made id is remembered by
+/// itself and leaves its sequence open, which in the end counts as a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Origin {
     /// The emitter's random identity.

@@ -2,8 +2,11 @@
 //! entries of several partitions, and the cursors that they move. Texts stand in one
 //! arena, so that a row costs no allocation.
 
+use std::fmt::Write as _;
+
 use odometer_schemas::log::Position;
 use odometer_schemas::meter::Aggregation;
+use odometer_schemas::record::IdRef;
 use odometer_schemas::row::RawRow;
 use odometer_schemas::time::WindowKind;
 use odometer_schemas::verdict::Verdict;
@@ -57,11 +60,32 @@ impl Arena {
         Text { start, end: self.end() }
     }
 
-    pub(super) fn push_display(&mut self, value: impl std::fmt::Display) -> Text {
-        use std::fmt::Write as _;
+    /// The id as [`IdRef`] displays it; most are UUIDs, which formatting by hand makes
+    /// several times faster.
+    pub(super) fn push_id(&mut self, id: &IdRef<'_>) -> Text {
         let start = self.end();
-        write!(self.0, "{value}").expect("writing to memory cannot fail");
+        match id {
+            IdRef::Text(text) => self.0.push_str(text),
+            IdRef::Uuid(bytes) => {
+                for (group, hyphen) in [(0..4, "-"), (4..6, "-"), (6..8, "-"), (8..10, "-"), (10..16, "")] {
+                    self.push_hex(&bytes[group]);
+                    self.0.push_str(hyphen);
+                }
+            }
+            IdRef::Emitted(emitted) => {
+                self.push_hex(&emitted.source.to_be_bytes());
+                write!(self.0, "-{}-{}", emitted.epoch, emitted.sequence).expect("writing to memory cannot fail");
+            }
+        }
         Text { start, end: self.end() }
+    }
+
+    fn push_hex(&mut self, bytes: &[u8]) {
+        const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+        for byte in bytes {
+            self.0.push(DIGITS[usize::from(byte >> 4)]);
+            self.0.push(DIGITS[usize::from(byte & 15)]);
+        }
     }
 
     pub(super) fn get(&self, text: Text) -> &str {
@@ -239,6 +263,25 @@ impl RawBatch {
             envelope_records: envelope.records,
             verdict: row.verdict,
             append_time_ms: envelope.append_time_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use odometer_schemas::record::EmittedId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_are_written_as_they_are_displayed(bytes: [u8; 16], source: u128, epoch: u32, sequence: u64) {
+            let mut arena = Arena::default();
+            for id in [IdRef::Uuid(bytes), IdRef::Emitted(EmittedId { source, epoch, sequence }), IdRef::Text("é")] {
+                let text = arena.push_id(&id);
+                prop_assert_eq!(arena.get(text), id.to_string());
+            }
         }
     }
 }

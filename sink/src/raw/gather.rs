@@ -315,10 +315,7 @@ impl Feed<'_, '_> {
             let pairs = record.dimensions.into_iter().flat_map(|set| usage.dimensions(set));
             scratch.sets[set] = batch.texts.push(&dimensions_json(pairs));
         }
-        let id = match &record.id {
-            IdRef::Text(text) => batch.texts.push(text),
-            other => batch.texts.push_display(other),
-        };
+        let id = batch.texts.push_id(&record.id);
         let mut row = BatchRow {
             envelope,
             series: scope.batch_series,
@@ -389,3 +386,7 @@ fn kept_dimensions(usage: &Usage<'_>, record: &RecordRef<'_>, meter: &Meter) -> 
     let pairs = record.dimensions.into_iter().flat_map(|set| usage.dimensions(set));
     dimensions_json(pairs.filter(|(name, _)| meter.dimensions.iter().any(|kept| kept.name == *name)))
 }
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod tests;

@@ -17,6 +17,8 @@ use odometer_schemas::verdict::Verdict;
 use crate::error::BookError;
 
 mod batch;
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
 mod gather;
 mod intern;
 mod judged;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use odometer_schemas::accumulator::Accumulator;
+use odometer_schemas::limits::{TIME_MS_MAX, TIME_MS_MIN};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::period::PeriodRule;
 use odometer_schemas::row::parse_dimensions;
@@ -89,11 +90,13 @@ impl UsageQuery {
     /// The starts of the rollup windows that answer it.
     #[must_use]
     pub fn window_starts(&self) -> Interval {
-        if self.to <= self.from {
-            return Interval { start: self.from, end: self.from };
+        // No record has a time outside.
+        let from = self.from.max(TimeMs(TIME_MS_MIN));
+        let to = self.to.min(TimeMs(TIME_MS_MAX));
+        if to <= from {
+            return Interval { start: from, end: from };
         }
-        let last = self.window.of(self.to.plus_ms(-1));
-        Interval { start: self.window.of(self.from).start, end: last.end }
+        Interval { start: self.window.of(from).start, end: self.window.of(to.plus_ms(-1)).end }
     }
 }
 
@@ -128,6 +131,10 @@ impl<'q> UsageFold<'q> {
                 if *aggregation != row.aggregation {
                     let problem = format!("is {}, other rows have {}", row.aggregation.name(), aggregation.name());
                     return Err(corrupt(row, "aggregation", problem));
+                }
+                let fits = sum.sum.checked_add(row.sum).is_some() && sum.records.checked_add(row.records).is_some();
+                if !fits {
+                    return Err(corrupt(row, "sum", "is larger than any usage".to_owned()));
                 }
                 sum.merge(&accumulator);
             }

@@ -30,7 +30,7 @@ use crate::totals::{PartitionCursor, PeriodFilter, TotalsBook, TotalsFilter};
 
 use difference::Differences;
 pub use difference::{DIFFERENCES_KEPT_MAX, Difference};
-use keys::{FINGERPRINTS_PER_PASS_MAX, KeyPass, KeySearch};
+use keys::{KeyPass, KeySearch};
 use rows::{FullWalk, KeyTask, KeyWalk, Reporter, Setting};
 
 /// What to prove. Counts per partition and whole envelopes are checked only when
@@ -157,26 +157,25 @@ pub fn verify(
         scope,
         totals_cursors: &snapshot.cursors,
     };
-    let rows_expected = snapshot.cursors.iter().map(|cursor| cursor.counts.received).sum();
-    let mut progress = Progress { phase: Phase::Waiting, rows_checked: 0, rows_expected };
+    let received = snapshot.cursors.iter().map(|cursor| cursor.counts.received);
+    let rows_expected = received.fold(0, u64::saturating_add);
+    let progress = Progress { phase: Phase::Waiting, rows_checked: 0, rows_expected };
     (attendant.progress)(progress);
     let behind = catch_up(raw, &snapshot.cursors, attendant)?;
     if !behind.is_empty() {
         return Ok(Report::Unproven(behind));
     }
-    let accepted: u64 = snapshot.cursors.iter().map(|cursor| cursor.counts.accepted).sum();
-    let parts = accepted.div_ceil(FINGERPRINTS_PER_PASS_MAX).max(1);
-    progress.rows_expected = rows_expected.saturating_mul(parts);
     let mut differences = Differences::default();
     let check = totals::TotalsCheck::new(snapshot.totals, scope.period, &mut differences);
-    let mut walk = full_walk(&setting, check, differences, parts, (&mut *attendant.progress, progress));
+    let mut walk = full_walk(&setting, check, differences, (&mut *attendant.progress, progress));
     walk.progress.enter(Phase::Rows);
     raw.scan(&mut walk)?;
     if !walk.behind.is_empty() {
         return Ok(Report::Unproven(walk.behind));
     }
-    let Compared { mut findings, mut differences, repeated, progress } = compare(walk);
+    let Compared { mut findings, mut differences, parts, repeated, mut progress } = compare(walk);
     findings.rows = progress.rows_checked;
+    progress.rows_expected = progress.rows_checked.saturating_mul(parts);
     let mut keys = Keys { setting: &setting, raw, report: attendant.progress, progress };
     keys.check(parts, repeated, &mut differences)?;
     findings.differences = differences.kept;
@@ -212,7 +211,6 @@ fn full_walk<'a, 'p>(
     setting: &'a Setting<'a>,
     totals: totals::TotalsCheck,
     differences: Differences,
-    parts: u64,
     (report, state): (&'p mut dyn FnMut(Progress), Progress),
 ) -> FullWalk<'a, 'p> {
     FullWalk {
@@ -221,7 +219,7 @@ fn full_walk<'a, 'p>(
         differences,
         totals,
         rollups: rollups::RollupCheck::new(setting.scope.period),
-        keys: KeyPass::new(0, parts),
+        keys: KeyPass::first(),
         counts: BTreeMap::new(),
         envelopes: envelope::EnvelopeCheck::default(),
         dimensions: rows::DimensionHashes::default(),
@@ -237,6 +235,7 @@ fn full_walk<'a, 'p>(
 struct Compared {
     findings: Findings,
     differences: Differences,
+    parts: u64,
     repeated: Vec<u128>,
     progress: Progress,
 }
@@ -256,7 +255,8 @@ fn compare(walk: FullWalk<'_, '_>) -> Compared {
     }
     totals.finish(&mut differences);
     rollups.finish(&mut differences);
-    Compared { findings, differences, repeated: keys.repeated(), progress: walk.progress.state }
+    let parts = keys.parts();
+    Compared { findings, differences, parts, repeated: keys.repeated(), progress: walk.progress.state }
 }
 
 fn compare_counts(
@@ -288,7 +288,7 @@ impl Keys<'_, '_> {
     /// Looks at the parts that the first walk did not, then names what is repeated.
     fn check(&mut self, parts: u64, mut repeated: Vec<u128>, differences: &mut Differences) -> Result<(), BookError> {
         for part in 1..parts {
-            if let KeyTask::Repeated(pass) = self.walk(KeyTask::Repeated(KeyPass::new(part, parts)))? {
+            if let KeyTask::Repeated(pass) = self.walk(KeyTask::Repeated(KeyPass::later(part, parts)))? {
                 repeated.extend(pass.repeated());
             }
         }

@@ -82,8 +82,7 @@ impl RollupCheck {
         let mut keys: Vec<(u32, i64)> = self.days.keys().copied().collect();
         keys.sort_unstable_by_key(|(series, day)| (names[*series as usize], *day));
         for key in keys {
-            let whole =
-                |scope: Interval| scope.start.0 <= key.1 * DAY_MS && key.1.saturating_add(1) * DAY_MS <= scope.end.0;
+            let whole = |scope: Interval| scope.start <= start_of(key.1) && start_of(key.1 + 1) <= scope.end;
             if self.scope.is_none_or(whole) {
                 compare(names[key.0 as usize], key.1, &self.days[&key], differences);
             }
@@ -114,7 +113,7 @@ fn compare((tenant, meter): (&str, &str), day: i64, sums: &Day, differences: &mu
                     window,
                     tenant: tenant.to_owned(),
                     meter: meter.to_owned(),
-                    day: TimeMs(day * DAY_MS),
+                    day: start_of(day),
                     column,
                     rollups,
                     raw,
@@ -124,9 +123,14 @@ fn compare((tenant, meter): (&str, &str), day: i64, sums: &Day, differences: &mu
     }
 }
 
+/// The start of a day, as far as 64 bits reach: a row may claim any time.
+fn start_of(day: i64) -> TimeMs {
+    TimeMs(day.saturating_mul(DAY_MS))
+}
+
 /// What is wrong with a rollup row taken alone.
 fn contradiction(row: &RollupRow<'_>) -> Option<String> {
-    if row.window.start_of(TimeMs(row.window_start_ms)).0 != row.window_start_ms {
+    if row.window_start_ms.rem_euclid(row.window.width_ms()) != 0 {
         return Some("its window does not start where windows start".to_owned());
     }
     match row.accumulator() {

@@ -12,8 +12,8 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,15 @@ pub struct EmbeddedLog {
     door: Arc<Door>,
     shared: Arc<Shared>,
     writer: Option<JoinHandle<Result<(), LogError>>>,
+    health: HealthWatch,
+}
+
+/// Tells how a log's writer is doing, for whoever does not own the log.
+#[derive(Clone, Debug)]
+pub struct HealthWatch {
+    shared: Arc<Shared>,
+    /// Held by the writer thread for as long as it runs.
+    is_running: Weak<()>,
 }
 
 /// Where appends enter.
@@ -142,9 +151,11 @@ impl EmbeddedLog {
         let (log_id, partitions) = (store.log_id.clone(), options.partitions);
         let (commands, queue) = sync_channel(options.queue_envelopes);
         let shared = Arc::new(Shared::default());
-        let writer = spawn(store, options, queue, &shared)?;
+        let running = Arc::new(());
+        let health = HealthWatch { shared: Arc::clone(&shared), is_running: Arc::downgrade(&running) };
+        let writer = spawn(Writer::new(store, options, queue, Arc::clone(&shared)), running)?;
         let door = Door { partitions, is_closed: AtomicBool::new(false), commands, shared: Arc::clone(&shared) };
-        Ok(Self { path: path.to_owned(), log_id, door: Arc::new(door), shared, writer: Some(writer) })
+        Ok(Self { path: path.to_owned(), log_id, door: Arc::new(door), shared, writer: Some(writer), health })
     }
 
     /// The writing half; answers `Closed` once the log is closed.
@@ -177,10 +188,13 @@ impl EmbeddedLog {
     /// How the writer is doing.
     #[must_use]
     pub fn health(&self) -> EmbeddedHealth {
-        let mut health = locked(&self.shared.health).clone();
-        health.is_running = self.writer.as_ref().is_some_and(|writer| !writer.is_finished());
-        health.queued_envelopes = self.shared.queued_envelopes.load(Ordering::Relaxed);
-        health
+        self.health.now()
+    }
+
+    /// The same for whoever does not own the log.
+    #[must_use]
+    pub fn health_watch(&self) -> HealthWatch {
+        self.health.clone()
     }
 
     /// Removes the envelopes of `partition` below `below_offset`, but never the
@@ -232,16 +246,25 @@ impl Drop for EmbeddedLog {
     }
 }
 
-fn spawn(
-    store: Store,
-    options: EmbeddedOptions,
-    queue: Receiver<Command>,
-    shared: &Arc<Shared>,
-) -> Result<JoinHandle<Result<(), LogError>>, LogError> {
-    let writer = Writer::new(store, options, queue, Arc::clone(shared));
+impl HealthWatch {
+    /// How the writer is doing now.
+    #[must_use]
+    pub fn now(&self) -> EmbeddedHealth {
+        let mut health = locked(&self.shared.health).clone();
+        health.is_running = self.is_running.strong_count() > 0;
+        health.queued_envelopes = self.shared.queued_envelopes.load(Ordering::Relaxed);
+        health
+    }
+}
+
+/// Starts the writer thread, which holds `running` until it ends, however it ends.
+fn spawn(writer: Writer, running: Arc<()>) -> Result<JoinHandle<Result<(), LogError>>, LogError> {
     std::thread::Builder::new()
         .name("log-writer".into())
-        .spawn(|| writer.run())
+        .spawn(move || {
+            let _running = running;
+            writer.run()
+        })
         .map_err(|error| LogError::Storage { doing: "starting the writer thread", source: Box::new(error) })
 }
 

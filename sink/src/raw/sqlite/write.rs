@@ -25,12 +25,11 @@ const ROLLUPS: &str =
 
 /// Writes a batch; `false` when it was written before.
 pub(super) fn batch(connection: &Connection, batch: &RawBatch) -> Result<bool, BookError> {
-    let mut moved = 0;
-    for cursor in batch.cursors() {
-        moved += usize::from(move_cursor(connection, cursor, moved == 0)?);
-    }
-    if moved == 0 {
+    if is_written(connection, batch.cursors())? {
         return Ok(false);
+    }
+    for cursor in batch.cursors() {
+        move_cursor(connection, cursor)?;
     }
     insert_all(connection, RECORDS, batch.rows(), bind_row).map_err(FILE.failed("writing rows"))?;
     blocks::note(connection, batch)?;
@@ -49,27 +48,35 @@ pub(super) fn batch(connection: &Connection, batch: &RawBatch) -> Result<bool, B
     Ok(true)
 }
 
-/// Moves one cursor on; `false` when it stands behind the batch already, which is
-/// only right when all do.
-fn move_cursor(connection: &Connection, cursor: &CursorMove, may_be_there: bool) -> Result<bool, BookError> {
-    let CursorMove { partition, from_offset, next_offset } = *cursor;
-    let fail = FILE.failed("moving a cursor");
-    let found: u64 = connection
-        .prepare_cached("SELECT next_offset FROM cursors WHERE partition = ?")
-        .and_then(|mut statement| statement.query_row([partition], |row| row.get(0)).optional())
-        .map_err(&fail)?
-        .unwrap_or(0);
-    if found == next_offset && may_be_there {
-        return Ok(false);
+/// Whether every cursor stands behind the batch already.
+fn is_written(connection: &Connection, cursors: &[CursorMove]) -> Result<bool, BookError> {
+    for cursor in cursors {
+        if cursor_of(connection, cursor.partition)? != cursor.next_offset {
+            return Ok(false);
+        }
     }
+    Ok(true)
+}
+
+fn move_cursor(connection: &Connection, cursor: &CursorMove) -> Result<(), BookError> {
+    let CursorMove { partition, from_offset, next_offset } = *cursor;
+    let found = cursor_of(connection, partition)?;
     if found != from_offset {
         return Err(BookError::CursorMoved { partition, expected: from_offset, found });
     }
     connection
         .prepare_cached("INSERT OR REPLACE INTO cursors (partition, next_offset) VALUES (?, ?)")
         .and_then(|mut statement| statement.execute(params![partition, next_offset]))
-        .map_err(&fail)?;
-    Ok(true)
+        .map_err(FILE.failed("moving a cursor"))?;
+    Ok(())
+}
+
+fn cursor_of(connection: &Connection, partition: u32) -> Result<u64, BookError> {
+    let found = connection
+        .prepare_cached("SELECT next_offset FROM cursors WHERE partition = ?")
+        .and_then(|mut statement| statement.query_row([partition], |row| row.get(0)).optional())
+        .map_err(FILE.failed("reading a cursor"))?;
+    Ok(found.unwrap_or(0))
 }
 
 fn bind_row(statement: &mut Statement<'_>, (row, row_hash): (RawRow<'_>, u64)) -> rusqlite::Result<()> {

@@ -1,0 +1,9 @@
+//! The whole pipeline as its users run it: the real binary, real files, real
+//! signals. Totals are held against sums that are computed here, independently.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod kill;
+mod support;
+mod tamper;
+mod traffic;
