@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use odometer_aggregator::{LiveCells, Options, Processor};
+use odometer_bench::random::Random;
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
@@ -39,7 +40,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let mut source = Source { state: 42, tenants: args.tenants, offset: 1 };
+    let mut source = Source { random: Random::new(42), tenants: args.tenants, offset: 1 };
     let options = Options {
         partition: 0,
         partitions: 1,
@@ -88,34 +89,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Random records: distinct UUIDs, tenants at random, two meters.
 struct Source {
-    state: u64,
+    random: Random,
     tenants: u64,
     offset: u64,
 }
 
 impl Source {
-    /// SplitMix64 (Steele, Lea, Flood 2014): distinct outputs, no dependency.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn envelope(&mut self, records: usize) -> LogEntry {
         let mut builder = EnvelopeBuilder::new();
         let append_time = TimeMs(BEGIN_MS + i64::try_from(self.offset).unwrap_or(0));
         for _ in 0..records {
-            let id = (u128::from(self.next()) << 64) | u128::from(self.next());
-            let meter = if self.next() & 1 == 0 { "llm.prompt_tokens" } else { "api_call" };
+            let id = self.random.uuid();
+            let meter = if self.random.number() & 1 == 0 { "llm.prompt_tokens" } else { "api_call" };
             let record = Record {
-                tenant: format!("tenant-{}", self.next() % self.tenants),
+                tenant: format!("tenant-{}", self.random.number() % self.tenants),
                 source: "bench".into(),
-                id: Some(uuid(id)),
+                id: Some(id),
                 meter: meter.into(),
-                quantity: Quantity((self.next() % 5000).cast_signed()),
-                time: Some(append_time.plus_ms(-((self.next() % 1000).cast_signed()))),
+                quantity: Quantity((self.random.number() % 5000).cast_signed()),
+                time: Some(append_time.plus_ms(-((self.random.number() % 1000).cast_signed()))),
                 subject: None,
                 dimensions: vec![],
                 reservation: None,
@@ -126,8 +118,4 @@ impl Source {
         self.offset += 1;
         entry
     }
-}
-
-fn uuid(n: u128) -> String {
-    odometer_schemas::record::IdRef::Uuid(n.to_be_bytes()).to_string()
 }

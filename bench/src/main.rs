@@ -3,6 +3,8 @@
 use clap::{Parser, Subcommand};
 
 mod core;
+mod e2e;
+mod keep;
 mod report;
 
 #[global_allocator]
@@ -19,10 +21,16 @@ struct Cli {
 enum Command {
     /// Decode, judge and count on one core: one processor, distinct 128-bit ids.
     Core(core::Args),
+    /// The whole pipeline: records sent, acknowledged, in the totals, in the raw book.
+    E2e(e2e::Args),
+    /// Keeps the medians of several runs as a dated result; see bench/run.
+    Keep(keep::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Core(args) => core::run(&args),
+        Command::E2e(args) => e2e::run(&args),
+        Command::Keep(args) => keep::run(&args),
     }
 }
