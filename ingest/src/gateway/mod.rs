@@ -256,7 +256,9 @@ impl Gateway {
                 add(&self.0.counters.remote_envelopes_stored, 1);
                 return Ok(appended);
             }
-            Ok(Err(e @ (AppendError::Busy | AppendError::TooLarge { .. } | AppendError::Refused(_)))) => format!("not stored: {e}"),
+            Ok(Err(e @ (AppendError::Busy | AppendError::TooLarge { .. } | AppendError::Refused(_)))) => {
+                format!("not stored: {e}")
+            }
             Ok(Err(e)) => format!("it may have been stored: {e}"),
             Err(_) => "it may have been stored: the log gave no answer in time".to_owned(),
         };

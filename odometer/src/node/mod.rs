@@ -11,6 +11,7 @@ pub(crate) mod files;
 pub(crate) mod progress;
 mod raw;
 mod recover;
+mod retention;
 mod snapshots;
 
 use std::fs::File;
@@ -36,6 +37,7 @@ use self::files::Files;
 use self::progress::Progress;
 use self::raw::{Gathering, RawWriter};
 use self::recover::Owned;
+use self::retention::Retention;
 use crate::config::Config;
 
 /// A running node.
@@ -47,6 +49,7 @@ pub struct Node {
     counting: Thread,
     /// None without a raw book.
     writing: Option<Thread>,
+    retaining: Thread,
     /// Held while the node lives, so that no second process writes the same files.
     _lock: File,
 }
@@ -113,8 +116,9 @@ impl Node {
         }
         let counting = start_counting(config, &files, totals, &log, owned, &progress)?;
         let writing = raw.map(|raw| start_writing(config, &files, raw, &log, &progress)).transpose()?;
+        let retaining = start_retaining(config, &log, &progress)?;
         progress.recovered.store(true, Ordering::Release);
-        Ok(Self { files, log, cells, progress, counting, writing, _lock: lock })
+        Ok(Self { files, log, cells, progress, counting, writing, retaining, _lock: lock })
     }
 
     /// Where usage enters.
@@ -136,6 +140,7 @@ impl Node {
     /// When the log could not be tidied up; what it acknowledged is durable all the
     /// same.
     pub fn drain(self) -> anyhow::Result<Drained> {
+        self.retaining.drain();
         self.counting.drain();
         if let Some(writing) = self.writing {
             writing.drain();
@@ -232,6 +237,18 @@ fn start_writing(
         draining: Arc::clone(&draining),
     };
     spawn("raw", progress, draining, || writer.run())
+}
+
+fn start_retaining(config: &Config, log: &EmbeddedLog, progress: &Arc<Progress>) -> anyhow::Result<Thread> {
+    let draining = Arc::new(AtomicBool::new(false));
+    let retention = Retention {
+        log: log.retainer(),
+        reader: Box::new(log.reader()?),
+        keep: config.log_retention,
+        progress: Arc::clone(progress),
+        stopping: Arc::clone(&draining),
+    };
+    spawn("retention", progress, draining, || retention.run())
 }
 
 /// Starts an owned thread whose panic fails the node, visibly.

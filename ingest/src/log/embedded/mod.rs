@@ -197,23 +197,21 @@ impl EmbeddedLog {
         self.health.clone()
     }
 
-    /// Removes the envelopes of `partition` below `below_offset`, but never the
-    /// newest one, and returns how many were removed. Appends go on meanwhile. The
-    /// file does not shrink; its space is used again. Blocks until it is done.
+    /// [`LogRetainer::retain`] by the log's owner.
     ///
     /// # Errors
-    /// When the log is closed or its storage fails; part of the envelopes may have
-    /// been removed by then.
+    /// As [`LogRetainer::retain`].
     ///
     /// # Panics
-    /// When the log has no such partition.
+    /// As [`LogRetainer::retain`].
     pub fn retain(&self, partition: u32, below_offset: u64) -> Result<u64, LogError> {
-        assert!(partition < self.partitions(), "partition {partition} of a log with {} partitions", self.partitions());
-        let doing = "removing old envelopes";
-        let (answer, done) = sync_channel(1);
-        let retain = Retain { partition, below_offset, removed: 0, answer };
-        self.door.commands.send(Command::Retain(retain)).map_err(|_| closed(doing))?;
-        done.recv().unwrap_or_else(|_| Err(closed(doing)))
+        self.retainer().retain(partition, below_offset)
+    }
+
+    /// The part of the log that removes old envelopes, for a thread of its own.
+    #[must_use]
+    pub fn retainer(&self) -> LogRetainer {
+        LogRetainer(Arc::clone(&self.door))
     }
 
     /// Stops taking envelopes, writes and answers those that wait, folds the
@@ -330,4 +328,30 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn closed(doing: &'static str) -> LogError {
     LogError::Storage { doing, source: Box::new(AppendError::Closed) }
+}
+
+/// Removes old envelopes. Outlives the log without harm: then it answers that the log
+/// is closed.
+#[derive(Clone, Debug)]
+pub struct LogRetainer(Arc<Door>);
+
+impl LogRetainer {
+    /// Removes the envelopes of `partition` below `below_offset`, but never the
+    /// newest one, and returns how many were removed. Appends go on meanwhile. The
+    /// file does not shrink; its space is used again. Blocks until it is done.
+    ///
+    /// # Errors
+    /// When the log is closed or its storage fails; part of the envelopes may have
+    /// been removed by then.
+    ///
+    /// # Panics
+    /// When the log has no such partition.
+    pub fn retain(&self, partition: u32, below_offset: u64) -> Result<u64, LogError> {
+        assert!(partition < self.0.partitions, "partition {partition} of a log with {} partitions", self.0.partitions);
+        let doing = "removing old envelopes";
+        let (answer, done) = sync_channel(1);
+        let retain = Retain { partition, below_offset, removed: 0, answer };
+        self.0.commands.send(Command::Retain(retain)).map_err(|_| closed(doing))?;
+        done.recv().unwrap_or_else(|_| Err(closed(doing)))
+    }
 }
