@@ -178,7 +178,6 @@ impl Cell {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the remainder is below eight")]
 fn ring_index(minute_ms: i64) -> usize {
     (minute_ms / MINUTE_MS).rem_euclid(RECENT_MINUTES as i64) as usize
 }

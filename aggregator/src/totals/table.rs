@@ -80,7 +80,6 @@ impl SeriesTable {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "masked to the table's size")]
     fn home(&self, key: SeriesKey) -> usize {
         (key.0 ^ (key.0 >> 64)) as usize & (self.entries.len() - 1)
     }

@@ -49,7 +49,7 @@ impl Naive {
                 .map(|i| {
                     let origin = usage.origin();
                     let emitted = (origin.source, origin.epoch, origin.first_sequence + i as u64);
-                    self.record(usage.to_owned_record(i), emitted, entry.append_time)
+                    self.record(&usage.to_owned_record(i), emitted, entry.append_time)
                 })
                 .collect(),
         }
@@ -84,11 +84,11 @@ impl Naive {
         }
     }
 
-    fn record(&mut self, record: Record, emitted: (u128, u32, u64), append_time: TimeMs) -> Verdict {
-        let verdict = self.judge(&record, emitted, append_time);
+    fn record(&mut self, record: &Record, emitted: (u128, u32, u64), append_time: TimeMs) -> Verdict {
+        let verdict = self.judge(record, emitted, append_time);
         // A rejected record uses its sequence up, too.
         if matches!(verdict, Verdict::Rejected(_)) && record.id.is_none() {
-            self.seen(&record, emitted);
+            self.seen(record, emitted);
         }
         verdict
     }

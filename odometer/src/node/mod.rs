@@ -114,9 +114,10 @@ impl Node {
         for (partition, owned) in &owned {
             progress.of(*partition).committed_offset.store(owned.processor.next_offset(), Ordering::Release);
         }
-        let counting = start_counting(config, &files, totals, &log, owned, &progress)?;
-        let writing = raw.map(|raw| start_writing(config, &files, raw, &log, &progress)).transpose()?;
-        let retaining = start_retaining(config, &log, &progress)?;
+        let parts = Parts { config, files: &files, log: &log, progress: &progress };
+        let counting = parts.start_counting(totals, owned)?;
+        let writing = raw.map(|raw| parts.start_writing(raw)).transpose()?;
+        let retaining = parts.start_retaining()?;
         progress.recovered.store(true, Ordering::Release);
         Ok(Self { files, log, cells, progress, counting, writing, retaining, _lock: lock })
     }
@@ -197,58 +198,59 @@ fn announce(log: &EmbeddedLog, owned: &[(u32, Owned)], wanted: &Definitions) -> 
     Ok(())
 }
 
-fn start_counting(
-    config: &Config,
-    files: &Files,
-    totals: SqliteTotals,
-    log: &EmbeddedLog,
-    owned: Vec<(u32, Owned)>,
-    progress: &Arc<Progress>,
-) -> anyhow::Result<Thread> {
-    let draining = Arc::new(AtomicBool::new(false));
-    let counter = Counter {
-        log: Box::new(log.reader()?),
-        owned,
-        committer: Committer::start(Box::new(totals), Arc::clone(progress), files.snapshots())?,
-        progress: Arc::clone(progress),
-        cadence: Cadence { commit_every: config.commit_interval, snapshot_every: config.snapshot_interval },
-        draining: Arc::clone(&draining),
-    };
-    spawn("counter", progress, draining, || counter.run())
+/// What the threads are made from.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    config: &'a Config,
+    files: &'a Files,
+    log: &'a EmbeddedLog,
+    progress: &'a Arc<Progress>,
 }
 
-fn start_writing(
-    config: &Config,
-    files: &Files,
-    raw: SqliteRaw,
-    log: &EmbeddedLog,
-    progress: &Arc<Progress>,
-) -> anyhow::Result<Thread> {
-    let draining = Arc::new(AtomicBool::new(false));
-    let book: Box<dyn RawBook> = Box::new(raw);
-    let totals: Box<dyn TotalsBook> = Box::new(SqliteTotals::open_read_only(&files.totals())?);
-    let writer = RawWriter {
-        log: Box::new(log.reader()?),
-        totals,
-        book,
-        hasher: Hasher::new(config.hash_seed),
-        progress: Arc::clone(progress),
-        gathering: Gathering { rows_max: config.raw.gather_rows_max, every: config.raw.gather_interval },
-        draining: Arc::clone(&draining),
-    };
-    spawn("raw", progress, draining, || writer.run())
-}
+impl Parts<'_> {
+    fn start_counting(&self, totals: SqliteTotals, owned: Vec<(u32, Owned)>) -> anyhow::Result<Thread> {
+        let Self { config, files, log, progress } = *self;
+        let draining = Arc::new(AtomicBool::new(false));
+        let counter = Counter {
+            log: Box::new(log.reader()?),
+            owned,
+            committer: Committer::start(Box::new(totals), Arc::clone(progress), files.snapshots())?,
+            progress: Arc::clone(progress),
+            cadence: Cadence { commit_every: config.commit_interval, snapshot_every: config.snapshot_interval },
+            draining: Arc::clone(&draining),
+        };
+        spawn("counter", progress, draining, || counter.run())
+    }
 
-fn start_retaining(config: &Config, log: &EmbeddedLog, progress: &Arc<Progress>) -> anyhow::Result<Thread> {
-    let draining = Arc::new(AtomicBool::new(false));
-    let retention = Retention {
-        log: log.retainer(),
-        reader: Box::new(log.reader()?),
-        keep: config.log_retention,
-        progress: Arc::clone(progress),
-        stopping: Arc::clone(&draining),
-    };
-    spawn("retention", progress, draining, || retention.run())
+    fn start_writing(&self, raw: SqliteRaw) -> anyhow::Result<Thread> {
+        let Self { config, files, log, progress } = *self;
+        let draining = Arc::new(AtomicBool::new(false));
+        let book: Box<dyn RawBook> = Box::new(raw);
+        let totals: Box<dyn TotalsBook> = Box::new(SqliteTotals::open_read_only(&files.totals())?);
+        let writer = RawWriter {
+            log: Box::new(log.reader()?),
+            totals,
+            book,
+            hasher: Hasher::new(config.hash_seed),
+            progress: Arc::clone(progress),
+            gathering: Gathering { rows_max: config.raw.gather_rows_max, every: config.raw.gather_interval },
+            draining: Arc::clone(&draining),
+        };
+        spawn("raw", progress, draining, || writer.run())
+    }
+
+    fn start_retaining(&self) -> anyhow::Result<Thread> {
+        let Self { config, log, progress, .. } = *self;
+        let draining = Arc::new(AtomicBool::new(false));
+        let retention = Retention {
+            log: log.retainer(),
+            reader: Box::new(log.reader()?),
+            keep: config.log_retention,
+            progress: Arc::clone(progress),
+            stopping: Arc::clone(&draining),
+        };
+        spawn("retention", progress, draining, || retention.run())
+    }
 }
 
 /// Starts an owned thread whose panic fails the node, visibly.

@@ -163,7 +163,7 @@ mod tests {
         ) {
             for id in [WireId::Text(&text), WireId::Uuid(uuid), WireId::Emitted] {
                 let record = WireRecord { scope, id, quantity, time, subject, dimensions: scope, reservation: subject };
-                let bytes = bincode::encode_to_vec(&record, CONFIG).unwrap();
+                let bytes = bincode::encode_to_vec(record, CONFIG).unwrap();
                 let mut reader = Reader::new(&bytes);
                 prop_assert_eq!(reader.record(), Some(record));
                 prop_assert!(reader.is_at_end());
