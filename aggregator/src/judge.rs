@@ -198,11 +198,7 @@ impl Bench<'_> {
             return self.first_sequence(one);
         }
         let Hashed { fingerprint, hash, .. } = one.hashed;
-        let seen = self.ids.look(fingerprint, hash);
-        if seen == Seen::New {
-            self.ids.remember(fingerprint, hash);
-        }
-        Ok(seen)
+        Ok(self.ids.note(fingerprint, hash))
     }
 
     /// The same for an emitter's own id; new for any other.

@@ -193,7 +193,7 @@ impl Processor {
             let verdict = verdicts.as_ref().map_or(Some(Verdict::Accepted), |v| v.get(index).copied());
             let emitted = matches!(usage.record(index).id, odometer_schemas::record::IdRef::Emitted(_));
             if !emitted && verdict.is_some_and(Verdict::is_remembered) {
-                self.ids.remember(fingerprint, hash);
+                self.ids.note(fingerprint, hash);
             }
         }
     }

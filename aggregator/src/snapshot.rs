@@ -56,7 +56,7 @@ pub(crate) fn encode(partition: u32, next_offset: u64, log_time: TimeMs, ids: &I
     out.extend_from_slice(&next_offset.to_le_bytes());
     out.extend_from_slice(&log_time.0.to_le_bytes());
     out.extend_from_slice(&ids.rule().window_ms.to_le_bytes());
-    let count = u32::try_from(ids.buckets().len()).expect("a window has about nine buckets");
+    let count = u32::try_from(ids.buckets().count()).expect("a window has about nine buckets");
     out.extend_from_slice(&count.to_le_bytes());
     for bucket in ids.buckets() {
         out.extend_from_slice(&bucket.start_ms.to_le_bytes());
@@ -115,7 +115,9 @@ impl Snapshot {
             } else {
                 // The open bucket takes more ids, so it stays hot.
                 let mut open = Bucket::new(start_ms, end_ms);
-                entries.into_iter().for_each(|entry| open.insert(entry, placement));
+                for entry in entries {
+                    open.find_or_insert(entry, placement);
+                }
                 open
             };
             ids.restore(bucket);

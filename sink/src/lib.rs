@@ -5,7 +5,7 @@
 //! record and its rollups. What is pure stands apart from what performs.
 //!
 //! Reading path: [`totals`] (what the aggregator commits) → [`raw`] (what follows it)
-//! → [`raw::RawGatherer`] (log and verdicts in, batches out) → [`verify`] (the proof
+//! → [`raw::RawGatherer`] (log and verdicts in, batches out) → [`mod@verify`] (the proof
 //! that both agree).
 
 pub mod error;

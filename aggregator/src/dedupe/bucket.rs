@@ -61,10 +61,12 @@ impl Bucket {
         }
     }
 
+    /// The tag remembered with the entry's fingerprint; when there is none, the entry
+    /// is remembered.
     #[inline]
-    pub(crate) fn insert(&mut self, entry: Entry, placement: u64) {
+    pub(crate) fn find_or_insert(&mut self, entry: Entry, placement: u64) -> Option<u64> {
         match &mut self.shards[shard_of(&entry)] {
-            Shard::Hot(table) => table.insert(entry, placement),
+            Shard::Hot(table) => table.find_or_insert(entry, placement),
             Shard::Frozen(_) => panic!("an id inserted into a frozen bucket that ends at {}", self.end_ms),
         }
     }

@@ -19,11 +19,13 @@ pub(crate) enum Seen {
     Other,
 }
 
-/// The ids of the dedupe window, in buckets of log time, oldest first. The last
-/// bucket is the one that ids go into.
+/// The ids of the dedupe window, in buckets of log time.
 #[derive(Debug)]
 pub(crate) struct Ids {
-    buckets: VecDeque<Bucket>,
+    /// The bucket that ids go into; none before log time was first set.
+    open: Option<Bucket>,
+    /// Buckets of the past, oldest first.
+    past: VecDeque<Bucket>,
     rule: DedupeRule,
     placement: u64,
     len: usize,
@@ -31,7 +33,7 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn new(rule: DedupeRule, placement: u64) -> Self {
-        Self { buckets: VecDeque::new(), rule, placement, len: 0 }
+        Self { open: None, past: VecDeque::new(), rule, placement, len: 0 }
     }
 
     /// Ids remembered.
@@ -41,21 +43,22 @@ impl Ids {
 
     /// Log time since which every id is remembered, if any is.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
-        self.buckets.front().map(|bucket| bucket.start_ms)
+        self.buckets().next().map(|bucket| bucket.start_ms)
     }
 
     pub(crate) fn rule(&self) -> DedupeRule {
         self.rule
     }
 
-    pub(crate) fn buckets(&self) -> impl ExactSizeIterator<Item = &Bucket> {
-        self.buckets.iter()
+    /// All buckets, oldest first.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = &Bucket> {
+        self.past.iter().chain(&self.open)
     }
 
     /// Puts back a bucket from a snapshot, oldest first.
     pub(crate) fn restore(&mut self, bucket: Bucket) {
         self.len += bucket.len();
-        self.buckets.push_back(bucket);
+        self.past.extend(self.open.replace(bucket));
     }
 
     /// A new rule: the open bucket ends where it is, so that ids already remembered
@@ -63,7 +66,7 @@ impl Ids {
     pub(crate) fn set_rule(&mut self, rule: DedupeRule, log_time_ms: i64) {
         if rule != self.rule {
             self.rule = rule;
-            if let Some(open) = self.buckets.back_mut() {
+            if let Some(open) = &mut self.open {
                 open.end_ms = open.end_ms.min(log_time_ms);
             }
             self.advance(log_time_ms);
@@ -73,59 +76,51 @@ impl Ids {
     /// Log time moved: opens the bucket that it falls into, and forgets buckets that
     /// ended a whole window ago.
     pub(crate) fn advance(&mut self, log_time_ms: i64) {
-        if self.buckets.back().is_none_or(|open| log_time_ms >= open.end_ms) {
+        if self.open.as_ref().is_none_or(|open| log_time_ms >= open.end_ms) {
             let bucket_ms = self.rule.bucket_ms();
             let end_ms = (self.rule.bucket_of(log_time_ms) + 1) * bucket_ms;
-            self.buckets.push_back(Bucket::new(log_time_ms, end_ms));
+            self.past.extend(self.open.replace(Bucket::new(log_time_ms, end_ms)));
         }
         let forget_ms = log_time_ms.saturating_sub(self.rule.window_ms);
-        while self.buckets.len() > 1 && self.buckets[0].end_ms <= forget_ms {
-            let forgotten = self.buckets.pop_front().map_or(0, |bucket| bucket.len());
+        while self.past.front().is_some_and(|oldest| oldest.end_ms <= forget_ms) {
+            let forgotten = self.past.pop_front().map_or(0, |bucket| bucket.len());
             self.len -= forgotten;
         }
     }
 
     /// Freezes one shard of the oldest bucket that is still hot and no longer open.
     pub(crate) fn freeze_one(&mut self) {
-        let closed = self.buckets.len().saturating_sub(1);
-        let _ = self.buckets.iter_mut().take(closed).any(Bucket::freeze_one);
+        let _ = self.past.iter_mut().any(Bucket::freeze_one);
     }
 
     #[inline]
     pub(crate) fn prefetch(&self, fingerprint: Fingerprint) {
         let entry = Entry::new(fingerprint.0, 0);
-        for bucket in &self.buckets {
+        if let Some(open) = &self.open {
+            open.prefetch(&entry, self.placement);
+        }
+        for bucket in &self.past {
             bucket.prefetch(&entry, self.placement);
         }
     }
 
-    /// Looks a key up, newest bucket first.
-    #[inline]
-    pub(crate) fn look(&self, fingerprint: Fingerprint, hash: RecordHash) -> Seen {
-        let entry = Entry::new(fingerprint.0, hash.tag());
-        let mut found = None;
-        for bucket in self.buckets.iter().rev() {
-            found = bucket.find(&entry, self.placement);
-            if found.is_some() {
-                break;
-            }
-        }
-        match found {
-            None => Seen::New,
-            Some(tag) if tag == entry.tag => Seen::Same,
-            Some(_) => Seen::Other,
-        }
-    }
-
-    /// Remembers a key that [`look`](Self::look) called new.
+    /// What is known of a key; a new one is remembered.
     ///
     /// # Panics
     /// Before the first [`advance`](Self::advance): log time was never set.
     #[inline]
-    pub(crate) fn remember(&mut self, fingerprint: Fingerprint, hash: RecordHash) {
-        let open = self.buckets.back_mut().expect("log time has been set");
-        open.insert(Entry::new(fingerprint.0, hash.tag()), self.placement);
-        self.len += 1;
+    pub(crate) fn note(&mut self, fingerprint: Fingerprint, hash: RecordHash) -> Seen {
+        let entry = Entry::new(fingerprint.0, hash.tag());
+        let past = self.past.iter().rev().find_map(|bucket| bucket.find(&entry, self.placement));
+        let open = self.open.as_mut().expect("log time has been set");
+        match past.or_else(|| open.find_or_insert(entry, self.placement)) {
+            None => {
+                self.len += 1;
+                Seen::New
+            }
+            Some(tag) if tag == entry.tag => Seen::Same,
+            Some(_) => Seen::Other,
+        }
     }
 }
 
@@ -150,13 +145,13 @@ mod tests {
         for at in [0, 50, 99, 100, 777] {
             let mut ids = ids();
             ids.advance(at);
-            ids.remember(key(1), RecordHash(5));
+            assert_eq!(ids.note(key(1), RecordHash(5)), Seen::New);
             ids.advance(at + WINDOW);
-            assert_eq!(ids.look(key(1), RecordHash(5)), Seen::Same, "put at {at}");
-            assert_eq!(ids.look(key(1), RecordHash(6)), Seen::Other);
+            assert_eq!(ids.note(key(1), RecordHash(5)), Seen::Same, "put at {at}");
+            assert_eq!(ids.note(key(1), RecordHash(6)), Seen::Other);
             ids.advance(at + WINDOW + WINDOW / 8 + 1);
-            assert_eq!(ids.look(key(1), RecordHash(5)), Seen::New);
             assert_eq!(ids.len(), 0);
+            assert_eq!(ids.note(key(1), RecordHash(5)), Seen::New);
         }
     }
 
@@ -164,27 +159,27 @@ mod tests {
     fn freezing_changes_no_answer() {
         let mut ids = ids();
         for i in 0..5000 {
-            ids.remember(key(i), RecordHash(i));
+            assert_eq!(ids.note(key(i), RecordHash(i)), Seen::New);
         }
         ids.advance(100);
         for step in 0..70 {
-            assert_eq!(ids.look(key(step * 7), RecordHash(step * 7)), Seen::Same);
-            assert_eq!(ids.look(key(9000 + step), RecordHash(0)), Seen::New);
+            assert_eq!(ids.note(key(step * 7), RecordHash(step * 7)), Seen::Same);
+            assert_eq!(ids.note(key(9000 + step), RecordHash(0)), Seen::New);
             ids.freeze_one();
         }
-        assert_eq!(ids.len(), 5000);
-        assert!((0..5000).all(|i| ids.look(key(i), RecordHash(i)) == Seen::Same));
+        assert_eq!(ids.len(), 5070);
+        assert!((0..5000).all(|i| ids.note(key(i), RecordHash(i)) == Seen::Same));
     }
 
     #[test]
     fn a_shorter_window_forgets_and_a_longer_one_keeps() {
         let mut ids = ids();
-        ids.remember(key(1), RecordHash(1));
+        assert_eq!(ids.note(key(1), RecordHash(1)), Seen::New);
         ids.advance(500);
         ids.set_rule(DedupeRule { window_ms: 8000 }, 500);
         ids.advance(4000);
-        assert_eq!(ids.look(key(1), RecordHash(1)), Seen::Same);
+        assert_eq!(ids.note(key(1), RecordHash(1)), Seen::Same);
         ids.set_rule(DedupeRule { window_ms: 80 }, 4000);
-        assert_eq!(ids.look(key(1), RecordHash(1)), Seen::New);
+        assert_eq!(ids.note(key(1), RecordHash(1)), Seen::New);
     }
 }

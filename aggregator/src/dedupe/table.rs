@@ -73,18 +73,22 @@ impl Table {
         (!slot.is_empty()).then_some(slot.tag)
     }
 
-    /// Remembers an entry that [`find`](Self::find) did not know.
+    /// The tag remembered with the entry's fingerprint; when there is none, the entry
+    /// is remembered.
     #[inline]
-    pub(crate) fn insert(&mut self, entry: Entry, placement: u64) {
+    pub(crate) fn find_or_insert(&mut self, entry: Entry, placement: u64) -> Option<u64> {
         // Three quarters full at most: probes stay within a line or two.
         if (self.len + 1) * 4 > self.slots.len() * 3 {
             self.grow(placement);
         }
         let at = self.probe(&entry, placement);
-        if self.slots[at].is_empty() {
-            self.slots[at] = entry;
-            self.len += 1;
+        let slot = &mut self.slots[at];
+        if !slot.is_empty() {
+            return Some(slot.tag);
         }
+        *slot = entry;
+        self.len += 1;
+        None
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
@@ -132,7 +136,8 @@ mod tests {
         let key = |i: u64| Entry::new(u128::from(i) << 64 | u128::from(i.wrapping_mul(0x1234_5678_9abc_def1)), i);
         for i in 0..10_000 {
             assert_eq!(table.find(&key(i), 99), None);
-            table.insert(key(i), 99);
+            assert_eq!(table.find_or_insert(key(i), 99), None);
+            assert_eq!(table.find_or_insert(key(i), 99), Some(i));
         }
         assert_eq!(table.len(), 10_000);
         for i in 0..10_000 {
@@ -146,7 +151,7 @@ mod tests {
     fn the_zero_fingerprint_is_remembered_too() {
         let mut table = Table::new();
         let zero = Entry::new(0, 5);
-        table.insert(zero, 0);
+        assert_eq!(table.find_or_insert(zero, 0), None);
         assert_eq!(table.find(&zero, 0), Some(5));
     }
 }
