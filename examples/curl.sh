@@ -42,7 +42,7 @@ printf '%s\n' \
 say "CloudEvents, structured mode: the event's type decides which meters it feeds"
 send --header 'content-type: application/cloudevents+json' --data '{
   "specversion": "1.0", "id": "event-1", "source": "/agents/7", "type": "odometer.llm", "tenant": "acme",
-  "subject": "alice", "time": "'"$now"'",
+  "subject": "alice", "time": "'"$month"'",
   "data": {"model": "large", "prompt_tokens": 640, "generated_tokens": 51}
 }'
 

@@ -175,3 +175,25 @@ fn ids(args: &Args) -> anyhow::Result<Ids> {
 fn senders(args: &Args) -> u64 {
     args.senders.unwrap_or(if args.via == Via::Http { 4 } else { 1 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_run_is_exact() {
+        for arguments in [&["e2e", "--ids", "uuid"][..], &["e2e", "--without-raw", "--senders", "3"]] {
+            let sizes = ["--records", "3001", "--tenants", "20", "--json"];
+            let args = Args::try_parse_from(arguments.iter().chain(&sizes)).unwrap();
+            run(&args).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for arguments in [["e2e", "--via", "http", "--without-raw"].as_slice(), &["e2e", "--via=http", "--ids=emitted"]]
+        {
+            assert!(ids(&Args::try_parse_from(arguments).unwrap()).is_err());
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Where the pipeline runs: as a node in this process, or as `odometer dev` beside it.
 
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,9 @@ use serde::Deserialize;
 
 use super::{Args, Via};
 
+/// Takes what the process says beside its output; goes with the data directory.
+const STDERR: &str = "stderr.log";
+
 /// A running pipeline.
 pub(crate) enum Site {
     InProcess(Box<Node>),
@@ -25,6 +29,8 @@ pub(crate) enum Site {
 pub(crate) struct Beside {
     process: Child,
     url: String,
+    /// Shown only when something goes wrong.
+    stderr: PathBuf,
 }
 
 /// How usage gets in and live answers come out.
@@ -88,31 +94,38 @@ impl Site {
 
 impl Beside {
     fn start(binary: &Path, data_dir: &Path) -> anyhow::Result<Self> {
+        let stderr = data_dir.join(STDERR);
         let mut process = Command::new(binary)
             .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .env("ODOMETER_LOG", "warn")
             .stdout(Stdio::piped())
+            .stderr(File::create(&stderr)?)
             .spawn()
             .with_context(|| format!("{} cannot be started; build it or give --odometer", binary.display()))?;
         let stdout = process.stdout.take().context("the process has no output")?;
         // Owned from here on, so that it does not outlive an error.
-        let mut beside = Self { process, url: String::new() };
+        let mut beside = Self { process, url: String::new(), stderr };
         for line in BufReader::new(stdout).lines() {
             if let Some(url) = line?.strip_prefix("ready: ") {
                 url.trim().clone_into(&mut beside.url);
                 return Ok(beside);
             }
         }
-        bail!("{} ended before it was ready", binary.display())
+        bail!("{} ended before it was ready: {}", binary.display(), beside.complaints())
     }
 
     fn stop(mut self) -> anyhow::Result<()> {
         let asked = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
         ensure!(asked.success(), "the process could not be told to stop");
         let status = self.process.wait()?;
-        ensure!(status.success(), "odometer ended with {status}");
+        ensure!(status.success(), "odometer ended with {status}: {}", self.complaints());
         Ok(())
+    }
+
+    /// What it said beside its output.
+    fn complaints(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 }
 
