@@ -98,7 +98,7 @@ fn show(row: OwnedRow) -> RecordAnswer {
         quantity: row.quantity.to_string(),
         time: row.time.to_string(),
         time_given: row.time_given,
-        dimensions: dimensions(row.dimensions),
+        dimensions: dimensions(&row.dimensions),
         reservation: row.reservation,
         verdict: row.verdict.name(),
         reason: row.verdict.reason(),
@@ -107,9 +107,9 @@ fn show(row: OwnedRow) -> RecordAnswer {
 }
 
 /// The book's JSON as it is; as a text, should somebody have damaged it.
-fn dimensions(text: String) -> Box<RawValue> {
-    RawValue::from_string(text.clone())
-        .or_else(|_| serde_json::value::to_raw_value(&text))
+fn dimensions(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned())
+        .or_else(|_| serde_json::value::to_raw_value(text))
         .expect("a text always serialises")
 }
 

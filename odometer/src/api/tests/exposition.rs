@@ -69,19 +69,26 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
+/// One series of a histogram: its buckets (bound, count) and its count.
+#[derive(Default)]
+struct Histogram {
+    buckets: Vec<(f64, f64)>,
+    count: f64,
+}
+
 fn check_histogram(name: &str, family: &Family) {
-    let mut series: BTreeMap<BTreeMap<String, String>, (Vec<(f64, f64)>, f64)> = BTreeMap::new();
+    let mut series: BTreeMap<BTreeMap<String, String>, Histogram> = BTreeMap::new();
     for sample in &family.samples {
         let mut labels = sample.labels.clone();
         let bound = labels.remove("le").map(|le| le.parse().unwrap());
         let entry = series.entry(labels).or_default();
         match bound {
-            Some(bound) => entry.0.push((bound, sample.value)),
-            None if sample.name.ends_with("_count") => entry.1 = sample.value,
+            Some(bound) => entry.buckets.push((bound, sample.value)),
+            None if sample.name.ends_with("_count") => entry.count = sample.value,
             None => assert!(sample.value >= 0.0),
         }
     }
-    for (labels, (buckets, count)) in series {
+    for (labels, Histogram { buckets, count }) in series {
         assert!(buckets.is_sorted(), "{name} {labels:?}: {buckets:?}");
         assert_eq!(buckets.last(), Some(&(f64::INFINITY, count)), "{name} {labels:?}");
     }
@@ -91,7 +98,10 @@ fn check_histogram(name: &str, family: &Family) {
 async fn metrics_follow_the_conventions() {
     let rig = Rig::start();
     rig.send(
-        line(1, "acme", json!({})) + &line(1, "acme", json!({})) + &line(1, "acme", json!({"quantity": 7})) + "torn\n",
+        line(1, "acme", &json!({}))
+            + &line(1, "acme", &json!({}))
+            + &line(1, "acme", &json!({"quantity": 7}))
+            + "torn\n",
     )
     .await;
     rig.append(2, b"garbage".to_vec()).await;

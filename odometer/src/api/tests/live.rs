@@ -24,8 +24,8 @@ async fn counters_show_every_meter_and_period_exactly() {
     let rig = Rig::start();
     let mut body = String::new();
     for (id, time) in ["2023-10-31T23:59:59Z", "2023-11-16T18:17:03Z", "2023-11-16T18:18:03Z"].into_iter().enumerate() {
-        body += &line(id as u64, "pool/7", json!({"time": time, "quantity": 10}));
-        body += &line(id as u64, "pool/7", json!({"time": time, "meter": "users", "subject": "one user"}));
+        body += &line(id as u64, "pool/7", &json!({"time": time, "quantity": 10}));
+        body += &line(id as u64, "pool/7", &json!({"time": time, "meter": "users", "subject": "one user"}));
     }
     // Counted once.
     body += &body.clone();
@@ -66,7 +66,7 @@ async fn recent_minutes_are_those_that_just_passed() {
     let minute = WindowKind::Minute.start_of(now);
     let before = minute.plus_ms(-MINUTE_MS);
     let records = [(1, now), (2, before), (3, before), (4, now.plus_ms(-HOUR_MS))];
-    rig.send(records.iter().map(|(id, time)| line(*id, "acme", json!({"time": time.to_string()}))).collect()).await;
+    rig.send(records.iter().map(|(id, time)| line(*id, "acme", &json!({"time": time.to_string()}))).collect()).await;
     let answer = until(&rig, "/v1/tenants/acme/usage", 4).await;
     let minutes: Vec<_> =
         answer["usage"].as_array().unwrap().iter().flat_map(|u| u["recent_minutes"].as_array().unwrap()).collect();

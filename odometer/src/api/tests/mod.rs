@@ -148,7 +148,7 @@ impl Drop for Rig {
 }
 
 /// One native record as a line; `fields` overwrite the usual ones.
-pub(super) fn line(id: u64, tenant: &str, fields: Value) -> String {
+pub(super) fn line(id: u64, tenant: &str, fields: &Value) -> String {
     let mut record = serde_json::json!({
         "id": id.to_string(), "tenant": tenant, "meter": "api_call", "quantity": 1, "time": "2023-11-16T18:17:03.979Z",
     });

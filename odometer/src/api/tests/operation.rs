@@ -92,7 +92,7 @@ async fn a_query_string_is_bounded() {
     let rig = Rig::start();
     let tenant = "é".repeat(64);
     let encoded: String = tenant.bytes().map(|b| format!("%{b:02X}")).collect();
-    rig.send(line(1, &tenant, json!({}))).await;
+    rig.send(line(1, &tenant, &json!({}))).await;
     rig.settle().await;
     let found = rig.good(&format!("/v1/records?tenant={encoded}&id=1")).await;
     assert_eq!(found["records"].as_array().unwrap().len(), 1);

@@ -10,9 +10,10 @@ use super::{Rig, line};
 async fn judged() -> Rig {
     let rig = Rig::start();
     let fields = json!({"source": "s", "subject": "u", "dimensions": {"model": "é\"x"}, "reservation": "r"});
-    rig.send(line(1, "acme", fields.clone()) + &line(2, "acme", json!({"quantity": 5}))).await;
-    rig.send(line(1, "acme", fields) + &line(2, "acme", json!({"quantity": 6})) + &line(1, "other", json!({}))).await;
-    rig.send(line(3, "acme", json!({"time": "2190-01-01T00:00:00Z", "meter": "llm.prompt_tokens"}))).await;
+    rig.send(line(1, "acme", &fields) + &line(2, "acme", &json!({"quantity": 5}))).await;
+    rig.send(line(1, "acme", &fields) + &line(2, "acme", &json!({"quantity": 6})) + &line(1, "other", &json!({})))
+        .await;
+    rig.send(line(3, "acme", &json!({"time": "2190-01-01T00:00:00Z", "meter": "llm.prompt_tokens"}))).await;
     rig.settle().await;
     rig
 }
@@ -26,10 +27,8 @@ async fn records_come_with_verdicts_in_log_order() {
     let rig = judged().await;
     let all = rig.good("/v1/records?tenant=acme").await;
     assert_eq!(of(&all, "verdict"), ["accepted", "accepted", "duplicate", "conflict", "rejected"]);
-    assert_eq!(
-        (of(&all, "id"), &all["next"]),
-        (vec!["1", "2", "1", "2", "3"].iter().map(|id| json!(id)).collect::<Vec<_>>().iter().collect(), &json!(null))
-    );
+    assert_eq!(of(&all, "id"), ["1", "2", "1", "2", "3"]);
+    assert_eq!(all["next"], json!(null));
     assert_eq!(all["records"][4]["reason"], "time_in_future");
     let mut first = all["records"][0].clone();
     let members = first.as_object_mut().unwrap();

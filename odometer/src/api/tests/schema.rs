@@ -58,7 +58,7 @@ async fn answers_are_as_described() {
     let root: Value = serde_json::from_str(OPENAPI).unwrap();
     let rig = Rig::start();
     let full = json!({"subject": "u", "dimensions": {"model": "m"}, "reservation": "r"});
-    let stored = rig.send(line(1, "acme", full) + &line(1, "acme", json!({"quantity": 2})) + "{\"id\":1}\n").await;
+    let stored = rig.send(line(1, "acme", &full) + &line(1, "acme", &json!({"quantity": 2})) + "{\"id\":1}\n").await;
     rig.append(0, b"garbage".to_vec()).await;
     rig.settle().await;
     check(&root, schema_of(&root, "/v1/events", "202"), &stored, "/v1/events");

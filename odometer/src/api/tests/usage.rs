@@ -18,13 +18,13 @@ async fn filled() -> Rig {
     .enumerate()
     {
         let dimensions = model.map_or(json!({}), |model| json!({"model": model, "dropped": "x"}));
-        body += &line(id as u64, "acme", json!({"time": time, "quantity": 10 + id, "dimensions": dimensions}));
-        body += &line(id as u64, "pool/7", json!({"time": time, "quantity": 100, "dimensions": dimensions}));
+        body += &line(id as u64, "acme", &json!({"time": time, "quantity": 10 + id, "dimensions": dimensions}));
+        body += &line(id as u64, "pool/7", &json!({"time": time, "quantity": 100, "dimensions": dimensions}));
     }
     for (id, (quantity, region)) in [(5, "eu"), (9, "us"), (7, "eu")].into_iter().enumerate() {
         let fields = json!({"meter": "peak", "quantity": quantity, "dimensions": {"region": region}});
-        body += &line(id as u64, "acme", fields);
-        body += &line(id as u64, "acme", json!({"meter": "users", "subject": region}));
+        body += &line(id as u64, "acme", &fields);
+        body += &line(id as u64, "acme", &json!({"meter": "users", "subject": region}));
     }
     assert_eq!(rig.send(body).await["refused"], 0);
     rig.settle().await;
