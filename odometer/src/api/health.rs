@@ -106,3 +106,64 @@ fn watch_reason(seen: &Seen, is_running: bool, now: Instant) -> Option<String> {
         format!("the log could not be read for {} s: {why}", age.as_secs())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use odometer_ingest::log::embedded::EmbeddedHealth;
+
+    const PAUSES: Pauses = Pauses { totals: Duration::from_secs(1), raw: Duration::from_secs(60) };
+
+    fn after(seconds: u64, start: Instant) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_stage_that_stands_is_named_once_its_pause_and_ten_seconds_are_over() {
+        let start = Instant::now();
+        let progress = Progress::new(2);
+        let mut seen = Seen::nothing(2);
+        for stage in StageName::ALL {
+            seen.partitions[1].standing[stage as usize] = Some((0, start));
+        }
+        for (seconds, expected) in [(9, 0), (10, 1), (11, 2), (69, 2), (70, 3)] {
+            let reasons = stage_reasons(&progress, &seen, PAUSES, after(seconds, start));
+            assert_eq!(reasons.len(), expected, "{seconds} s: {reasons:?}");
+        }
+        let reasons = stage_reasons(&progress, &seen, PAUSES, after(10, start));
+        assert_eq!(reasons, ["partition 1: counting stalled for 10 s: it has work and does not move"]);
+        progress.of(1).next_offset.store(1, std::sync::atomic::Ordering::Release);
+        progress.of(1).stuck(StageName::Totals, "the disk is full");
+        let reasons = stage_reasons(&progress, &seen, PAUSES, after(11, start));
+        assert_eq!(reasons, ["partition 1: the totals book stalled for 11 s: the disk is full"]);
+    }
+
+    #[test]
+    fn a_log_that_ends_fails_or_stands_is_named() {
+        let start = Instant::now();
+        let health = EmbeddedHealth { is_running: true, ..EmbeddedHealth::default() };
+        let fine = LogSeen { health: health.clone(), ..LogSeen::default() };
+        assert_eq!(log_reasons(&fine, start), None);
+        assert_eq!(log_reasons(&LogSeen::default(), start).as_deref(), Some("the log's writer has ended"));
+        let is_failing = true;
+        let failing = EmbeddedHealth { is_failing, last_error: Some("disk full".into()), ..health.clone() };
+        let failed = LogSeen { health: failing, failed_at: Some(start), ..LogSeen::default() };
+        assert_eq!(log_reasons(&failed, start).as_deref(), Some("the log cannot be written: disk full"));
+        assert_eq!(log_reasons(&failed, after(31, start)), None);
+        let waiting = EmbeddedHealth { queued_envelopes: 3, ..health };
+        let stands = LogSeen { health: waiting, standing_since: Some(start), ..LogSeen::default() };
+        assert_eq!(log_reasons(&stands, after(9, start)), None);
+        let expected = "the log has written nothing for 10 s while 3 envelopes wait";
+        assert_eq!(log_reasons(&stands, after(10, start)).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_watch_that_sees_nothing_is_named() {
+        let mut seen = Seen::nothing(1);
+        seen.unreadable = Some("no such table".into());
+        assert_eq!(watch_reason(&seen, true, seen.taken), None);
+        let expected = "the log could not be read for 10 s: no such table";
+        assert_eq!(watch_reason(&seen, true, after(10, seen.taken)).as_deref(), Some(expected));
+        assert!(watch_reason(&seen, false, seen.taken).is_some());
+    }
+}

@@ -57,8 +57,11 @@ pub(crate) async fn list(
     tenant: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Json<LiveAnswer>, Problem> {
-    let Path(tenant) =
-        tenant.map_err(|e| Problem::parameter("tenant", e.body_text(), "write it as percent-encoded UTF-8"))?;
+    let fix = "write it as percent-encoded UTF-8: `pool/7` is `pool%2F7`";
+    let Path(tenant) = tenant.map_err(|e| Problem::parameter("tenant", e.body_text(), fix))?;
+    if tenant.is_empty() {
+        return Err(Problem::parameter("tenant", "the tenant is empty", fix));
+    }
     let parameters = Parameters::read(&uri, &PARAMETERS)?;
     let (meter, period) = (parameters.text("meter")?, month(&parameters)?);
     // Taken before the counters are read, so that it never claims too much.

@@ -177,3 +177,11 @@ const GAUGES: [(&str, &str); 14] = [
     ("odometer_live_tenants", "Tenants with live counters"),
     ("odometer_build_info", "1, with the version as a label"),
 ];
+
+/// All names, in order.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let histograms = ["odometer_book_commit_seconds", "odometer_http_request_seconds"];
+    let described = COUNTERS.iter().chain(&GAUGES).map(|(name, _)| *name);
+    described.chain(histograms).collect::<std::collections::BTreeSet<_>>().into_iter()
+}

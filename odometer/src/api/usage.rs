@@ -81,8 +81,9 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<UsageA
 
 fn question(parameters: &Parameters, now: TimeMs) -> Result<(UsageQuery, &'static str), Problem> {
     let window = parameters.choice("window", &WINDOWS)?.unwrap_or(UsageWindow::Hour);
-    let to = parameters.time("to")?.unwrap_or_else(|| window.of(now).end);
-    let from = parameters.time("from")?.unwrap_or_else(|| to.plus_ms(-span_default_ms(window)));
+    let (from, to) = (parameters.time("from")?, parameters.time("to")?);
+    let to = to.unwrap_or_else(|| window.of(now).end);
+    let from = from.unwrap_or_else(|| to.plus_ms(-span_default_ms(window)));
     if from >= to {
         let detail = format!("`from` ({from}) is not before `to` ({to})");
         return Err(Problem::parameter("from", detail, "ask for a time that has a length; `to` is exclusive"));

@@ -135,11 +135,16 @@ impl Shared {
 }
 
 impl Seen {
+    /// Nothing has been seen yet.
+    pub(crate) fn nothing(partitions: usize) -> Self {
+        let partitions = vec![PartitionSeen::default(); partitions];
+        Self { at: TimeMs(0), taken: Instant::now(), partitions, log: LogSeen::default(), unreadable: None }
+    }
+
     fn first(watched: &mut Watched) -> Result<Self, LogError> {
-        let partitions = vec![PartitionSeen::default(); watched.progress.partitions.len()];
-        let mut seen =
-            Self { at: TimeMs(0), taken: Instant::now(), partitions, log: LogSeen::default(), unreadable: None };
+        let mut seen = Self::nothing(watched.progress.partitions.len());
         seen.look(watched)?;
+        seen.log.health = watched.log.now();
         Ok(seen)
     }
 
@@ -279,15 +284,9 @@ mod tests {
 
     #[test]
     fn freshness_is_the_first_missing_entry_or_the_look_itself() {
-        let mut partition = PartitionSeen { end_offset: 10, ..PartitionSeen::default() };
-        partition.next[StageName::Raw as usize] = Some((4, TimeMs(400)));
-        let seen = Seen {
-            at: TimeMs(1000),
-            taken: Instant::now(),
-            partitions: vec![partition],
-            log: LogSeen::default(),
-            unreadable: None,
-        };
+        let mut seen = Seen { at: TimeMs(1000), ..Seen::nothing(1) };
+        seen.partitions[0].end_offset = 10;
+        seen.partitions[0].next[StageName::Raw as usize] = Some((4, TimeMs(400)));
         for (stage, offset, expected) in [
             (StageName::Raw, 4, 400),
             (StageName::Raw, 9, 400),

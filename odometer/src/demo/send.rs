@@ -100,3 +100,41 @@ impl Sender {
         Some(answer.json().await.unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+
+    async fn serve(answers: Vec<(StatusCode, &'static str)>) -> String {
+        let answers = Arc::new(std::sync::Mutex::new(answers.into_iter()));
+        let next = move || {
+            let answer = answers.lock().unwrap().next();
+            async move { answer.unwrap_or((StatusCode::IM_A_TEAPOT, "")) }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().route("/v1/events", post(next));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_is_asked_again_and_any_other_answer_is_final() {
+        let url = serve(vec![
+            (StatusCode::SERVICE_UNAVAILABLE, "{}"),
+            (StatusCode::ACCEPTED, r#"{"records_stored":5,"refused":2}"#),
+            (StatusCode::UNPROCESSABLE_ENTITY, "no JSON at all"),
+            (StatusCode::BAD_REQUEST, r#"{"records_stored":0,"refused":1,"type":"/problems/all-refused"}"#),
+        ])
+        .await;
+        let sent = Arc::new(Sent::default());
+        let sender = Sender::new(&url, Arc::clone(&sent)).unwrap();
+        for _ in 0..3 {
+            sender.send(Request { form: Form::Ndjson, body: "{}".into() }).await;
+        }
+        let seen = [&sent.stored, &sent.refused, &sent.given_up].map(|counter| counter.load(Relaxed));
+        assert_eq!(seen, [5, 3, 0]);
+    }
+}
