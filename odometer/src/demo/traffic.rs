@@ -1,5 +1,5 @@
 //! What the demo's tenants send: pure functions of time and chance. At most
-//! [`RECORDS_PER_S_MAX`] records a second altogether.
+//! `RECORDS_PER_S_MAX` records a second altogether.
 
 use std::time::Duration;
 
