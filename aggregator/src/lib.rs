@@ -5,7 +5,7 @@
 //! I/O, no clock, no randomness, no async, no logging. Time comes in with the
 //! entries.
 //!
-//! Reading path: [`processor`] (the life of a partition) → [`judge`] (one envelope)
+//! Reading path: [`processor`] (the life of a partition) → `judge` (one envelope)
 //! → `dedupe` (is this id new?) and `totals` (what does it add to?).
 
 pub mod cells;

@@ -1,8 +1,8 @@
 //! The log's message: one frame around up to 512 records of one partition, or
 //! around one control record.
 //!
-//! [`EnvelopeBuilder`] writes envelopes, [`decode`] reads them, borrowing from the
-//! bytes. [`decode`] accepts any bytes: it answers with an error that names what is
+//! [`EnvelopeBuilder`] writes envelopes, [`decode()`] reads them, borrowing from the
+//! bytes. [`decode()`] accepts any bytes: it answers with an error that names what is
 //! wrong, never panics, and never claims more memory than
 //! [`DECODE_BYTES_MAX`](crate::limits::DECODE_BYTES_MAX).
 //!
