@@ -114,6 +114,8 @@ async fn serve(config: &Config, demo: Option<LiveCells>, api: Api, progress: Arc
         let reason = stop_reason(&progress).await;
         if let Some(demo) = demo {
             demo.abort();
+            // Its summary is off the terminal then.
+            let _ = demo.await;
         }
         eprintln!("stopping: {reason}; finishing open requests");
         let _ = stop.send(true);

@@ -34,7 +34,12 @@ pub(crate) async fn run(url: String, progress: Arc<Progress>, cells: LiveCells) 
     for tenant in tenants {
         tasks.spawn(play(tenant, sender.clone()));
     }
-    tasks.spawn(summary::show(Summary { url, names, progress, cells, sent }));
+    // Not a task of its own: once this is dropped, nothing is drawn any more.
+    tokio::join!(summary::show(Summary { url, names, progress, cells, sent }), watch(tasks));
+}
+
+/// Tells of parts that end, which none should.
+async fn watch(mut tasks: JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!("a part of the demo ended: {error}");
