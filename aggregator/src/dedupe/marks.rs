@@ -18,7 +18,8 @@ const WORD_BITS: u64 = 64;
 /// The watermarks of all emitter sources of one partition.
 #[derive(Debug, Default)]
 pub struct Marks {
-    sources: HashMap<u128, Mark>,
+    /// Keyed per process, so that chosen sources cannot crowd one bucket.
+    sources: HashMap<u128, Mark, foldhash::fast::RandomState>,
     changed: Vec<u128>,
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use odometer_sink::totals::{OwnedCommit, TotalsBook};
 
-use super::progress::{Progress, StageName};
+use super::progress::{Progress, StageName, with_causes};
 use super::snapshots;
 
 /// Longest pause between two attempts while the book cannot be reached.
@@ -86,14 +86,14 @@ impl Worker {
         let mut pause = Duration::from_millis(20);
         while let Err(error) = self.book.commit(&batch.commits) {
             if !error.is_retryable() {
-                self.progress.fail(format!("the totals book refused a commit: {error}"));
+                self.progress.fail(format!("the totals book refused a commit: {}", with_causes(&error)));
                 return false;
             }
             if self.progress.failure().is_some() {
                 return false;
             }
             for owned in &batch.commits {
-                self.progress.of(owned.commit.partition).stuck(StageName::Totals, error.to_string());
+                self.progress.of(owned.commit.partition).stuck(StageName::Totals, with_causes(&error));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);

@@ -12,7 +12,7 @@ use odometer_schemas::digest::Hasher;
 use odometer_sink::raw::{RawBatch, RawBook, RawGatherer};
 use odometer_sink::totals::TotalsBook;
 
-use super::progress::{Progress, StageName};
+use super::progress::{Progress, StageName, with_causes};
 
 /// Log bytes read from one partition at once.
 const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -124,7 +124,7 @@ impl RawWriter {
                 return Err(error).context("a batch was refused");
             }
             for cursor in batch.cursors() {
-                self.progress.of(cursor.partition).stuck(StageName::Raw, error.to_string());
+                self.progress.of(cursor.partition).stuck(StageName::Raw, with_causes(&error));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);

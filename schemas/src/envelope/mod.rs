@@ -18,7 +18,7 @@
 //! | 28..36 | sequence of the first record within (source, epoch, partition) |
 //! | 36..38 | record count, 1 to 512 |
 //! | 38..42 | body length in bytes |
-//! | 42..50 | XXH3-64 of bytes 0..42 and the body |
+//! | 42..50 | XXH3-64 of the body, seeded with the XXH3-64 of bytes 0..42 |
 //! | 50.. | body |
 //!
 //! All integers are little-endian.
