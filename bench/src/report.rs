@@ -51,11 +51,15 @@ impl CpuTimes {
 
     fn add(&mut self, process: &str, prefix: &str) {
         let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return };
+        let mut alive_s = 0.0;
         for task in tasks.flatten() {
             let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
             let (name, used_s) = (read("comm"), schedstat_s(&read("schedstat")));
             *self.threads.entry(format!("{prefix}{}", name.trim())).or_default() += used_s;
+            alive_s += used_s;
         }
+        let process_s = stat_s(&fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default());
+        self.threads.insert(format!("{prefix}(ended threads)"), (process_s - alive_s).max(0.0));
         self.total_s = self.threads.values().sum();
     }
 
@@ -86,6 +90,14 @@ fn schedstat_s(text: &str) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
+/// The CPU seconds in a process's `stat` file, threads that have ended included: fields
+/// 14 and 15, user and system time in hundredths of a second (proc(5)).
+fn stat_s(text: &str) -> f64 {
+    // The second field, the name in parentheses, may hold anything.
+    let after_name = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 /// Now, by the wall clock.
 pub(crate) fn now() -> TimeMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -106,4 +118,16 @@ pub(crate) fn percentiles_ms(histogram_us: &Histogram<u64>) -> Value {
 pub(crate) fn round(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_times_are_read_whatever_the_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 9 0 0 0 150 50 0 0 20 0 4 0 100 1 1";
+        assert_eq!((stat_s(stat), stat_s("")), (2.0, 0.0));
+        assert_eq!((schedstat_s("1500000000 7 3\n"), schedstat_s("")), (1.5, 0.0));
+    }
 }
