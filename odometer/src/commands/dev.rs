@@ -9,7 +9,7 @@ use anyhow::Context;
 use odometer_aggregator::LiveCells;
 use odometer_ingest::gateway::{Gateway, GatewayOptions, SharedDefinitions};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{self, Api};
 use crate::config::{Config, Overrides};
@@ -99,6 +99,9 @@ async fn serve(config: &Config, demo: Option<LiveCells>, api: Api, progress: Arc
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let url = format!("http://{}", listener.local_addr()?);
     let router = api::router(api);
+    // Watched before anyone is told to talk to this process: a signal that comes at
+    // once drains it like any other.
+    let signals = Signals::watch().context("signals cannot be watched")?;
     println!("ready: {url}");
     let demo = demo.map(|cells| tokio::spawn(demo::run(url, Arc::clone(&progress), cells)));
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
@@ -110,8 +113,8 @@ async fn serve(config: &Config, demo: Option<LiveCells>, api: Api, progress: Arc
         let _ = stopped.wait_for(|stop| *stop).await;
         tokio::time::sleep(SHUTDOWN_GRACE).await;
     };
-    let signals = async {
-        let reason = stop_reason(&progress).await;
+    let stopping = async {
+        let reason = signals.or_failure(&progress).await;
         if let Some(demo) = demo {
             demo.abort();
             // Its summary is off the terminal then.
@@ -124,29 +127,32 @@ async fn serve(config: &Config, demo: Option<LiveCells>, api: Api, progress: Arc
     tokio::select! {
         served = server => served.context("the HTTP server failed"),
         () = grace => Ok(()),
-        () = signals => Ok(()),
+        () = stopping => Ok(()),
     }
 }
 
-/// Waits for a signal or for a failure of the node.
-async fn stop_reason(progress: &Progress) -> String {
-    let wait = async |kind: SignalKind| match signal(kind) {
-        Ok(mut signals) => {
-            signals.recv().await;
+/// The signals that stop the process.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for one of them or for a failure of the node; why the process stops.
+    async fn or_failure(mut self, progress: &Progress) -> String {
+        let failed = async {
+            while progress.failure().is_none() {
+                tokio::time::sleep(FAILURE_POLL).await;
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted".into(),
+            _ = self.terminate.recv() => "terminated".into(),
+            () = failed => progress.failure().unwrap_or("failed").to_owned(),
         }
-        Err(error) => {
-            tracing::warn!("signals cannot be watched: {error}");
-            std::future::pending::<()>().await;
-        }
-    };
-    let failed = async {
-        while progress.failure().is_none() {
-            tokio::time::sleep(FAILURE_POLL).await;
-        }
-    };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => "interrupted".into(),
-        () = wait(SignalKind::terminate()) => "terminated".into(),
-        () = failed => progress.failure().unwrap_or("failed").to_owned(),
     }
 }

@@ -113,7 +113,7 @@ impl Default for Config {
             raw: RawBookConfig {
                 // Large inserts are what column stores want, and some tens of
                 // megabytes of rows fit every machine.
-                gather_rows_max: 100_000,
+                gather_rows_max: 200_000,
                 // Analysts wait at most this much longer than billing.
                 gather_interval: Duration::from_secs(2),
             },

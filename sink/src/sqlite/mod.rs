@@ -73,6 +73,7 @@ impl BookFile {
 
     fn prepare(&self, connection: &Connection) -> Result<(), BookError> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        keep_plans(connection).map_err(self.failed("setting it up"))?;
         connection.busy_timeout(BUSY_WAIT).map_err(self.failed("setting it up"))
     }
 
@@ -118,4 +119,10 @@ fn is_retryable(error: &rusqlite::Error) -> bool {
         ErrorCode::CannotOpen,
     ];
     error.sqlite_error_code().is_some_and(|code| passing.contains(&code))
+}
+
+/// Keeps a prepared statement's plan when its parameters change: otherwise SQLite
+/// prepares a cached statement anew at nearly every use.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }

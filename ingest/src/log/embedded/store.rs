@@ -81,6 +81,11 @@ impl Store {
     }
 
     fn checked(connection: Connection) -> Result<Self, LogError> {
+        // A plan that may depend on parameters is prepared anew at nearly every use of
+        // the cached statement; these statements have one good plan each.
+        connection
+            .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+            .map_err(failed("opening its file"))?;
         let schema_version = meta(&connection, "schema_version")?;
         if schema_version != SCHEMA_VERSION.to_string() {
             let what = format!("has schema version {schema_version}; this build knows {SCHEMA_VERSION}");
