@@ -65,6 +65,12 @@ impl Cell {
         }
     }
 
+    /// Whether a stored period is one that a cell can count.
+    pub(crate) fn fits(start_ms: i64, end_ms: i64) -> bool {
+        let length_ms = end_ms.checked_sub(start_ms);
+        length_ms.is_some_and(|length_ms| length_ms > 0 && u32::try_from(length_ms).is_ok())
+    }
+
     /// The period that the cell counts.
     #[must_use]
     pub fn period(&self) -> Interval {
@@ -271,6 +277,13 @@ mod tests {
         assert!(!cell.add(1, RecordHash(0)));
         cell.clean();
         assert!(cell.add(1, RecordHash(0)));
+    }
+
+    #[test]
+    fn only_periods_of_a_month_or_so_fit() {
+        const MONTH_MS: i64 = 31 * 24 * 60 * MINUTE_MS;
+        assert!(Cell::fits(5, 5 + MONTH_MS));
+        assert!(![(5, 5), (5, 4), (i64::MIN, i64::MAX), (0, 2 * MONTH_MS)].iter().any(|p| Cell::fits(p.0, p.1)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use odometer_schemas::log::LogEntry;
 use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::{Verdict, VerdictCounts, pack, unpack};
 
-use crate::cells::LiveCells;
+use crate::cells::{Cell, LiveCells};
 use crate::dedupe::{Ids, Marks};
 use crate::judge::{Bench, Place, Scratch};
 use crate::rules::Rules;
@@ -372,6 +372,10 @@ fn restore_totals(totals: &mut Totals, hasher: &Hasher, state: &PartitionState) 
         let key = SeriesKey::new(hasher.text(&row.tenant), hasher.text(&row.meter));
         let series =
             totals.find_series(key).unwrap_or_else(|| totals.add_series(key, &row.tenant, &row.meter, row.aggregation));
+        if !Cell::fits(row.period_start_ms, row.period_end_ms) {
+            let key = (&row.tenant, &row.meter, row.period_start_ms);
+            return Err(unreadable(&format!("end {} of the period of total {key:?}", row.period_end_ms)));
+        }
         let total = Accumulator::restore(row.aggregation, row.records, row.sum, &row.state).map_err(|_| {
             unreadable(&format!("state of total ({}, {}, {})", row.tenant, row.meter, row.period_start_ms))
         })?;
