@@ -274,7 +274,10 @@ impl Processor {
                 self.definitions.push(DefinitionsAt { offset, definitions: adopted });
                 self.activate();
             }
-            Control::Anchor { tenant, anchor_ms } => self.rules.set_anchor(tenant, anchor_ms, self.log_time),
+            Control::Anchor { tenant, anchor_ms } => {
+                let ahead_ms = self.rules.definitions.as_ref().map_or(0, |d| d.future_ms_max);
+                self.rules.set_anchor(tenant, anchor_ms, self.log_time.plus_ms(ahead_ms));
+            }
             Control::Close { through_ms, .. } => self.rules.close(through_ms),
         }
         self.rules_changed = true;

@@ -76,9 +76,11 @@ impl Rules {
         period
     }
 
-    /// A new anchor holds from the end of the period that log time is in.
-    pub(crate) fn set_anchor(&mut self, tenant: String, anchor_ms: Option<i64>, log_time: TimeMs) {
-        let from_ms = self.period_of(&tenant, log_time).end.0;
+    /// A new anchor holds from the end of the period that `latest` is in: the latest
+    /// event time that may have been counted by now. A period that has a total keeps
+    /// its bounds, or two totals would share one start.
+    pub(crate) fn set_anchor(&mut self, tenant: String, anchor_ms: Option<i64>, latest: TimeMs) {
+        let from_ms = self.period_of(&tenant, latest).end.0;
         let changes = self.anchors.entry(tenant).or_default();
         changes.retain(|change| change.from_ms < from_ms);
         changes.push(AnchorChange { from_ms, anchor_ms });

@@ -13,7 +13,8 @@ pub enum Control {
     /// Moves log time in an idle partition; decides nothing else.
     Tick,
     /// The tenant's period anchor: months count from it once the current period has
-    /// ended.
+    /// ended. Within the tolerance for times ahead of log time, the period that
+    /// begins next is current already: it may have usage.
     Anchor {
         /// Whose periods.
         tenant: String,
