@@ -55,11 +55,30 @@ pub struct OwnedCommit {
     pub commit: PartitionCommit,
 }
 
-/// How far one partition has been decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a node asks for to become a partition's only owner.
+///
+/// A node reads the cursors, makes sure that it is still assigned the partition, and
+/// claims from the epoch that it read. A node that lost the partition in between
+/// cannot raise the epoch over its successor's: the successor's claim has moved it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The partition.
+    pub partition: u32,
+    /// The epoch that the caller found; zero for a partition that has no cursor yet.
+    pub from_epoch: u64,
+    /// Where the owner answers (its public URL), for other nodes; may be empty.
+    pub owner: String,
+}
+
+/// How far one partition has been decided, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionCursor {
     /// The partition.
     pub partition: u32,
+    /// The epoch of its owner.
+    pub epoch: u64,
+    /// What the owner said of itself in its [`Claim`].
+    pub owner: String,
     /// The next offset that the book needs.
     pub next_offset: u64,
     /// Log time there, Unix milliseconds.
@@ -171,12 +190,15 @@ pub trait TotalsBook: Send {
     /// [`BookError::Identity`] names both values.
     fn identity(&mut self, expected: &Installation) -> Result<(), BookError>;
 
-    /// Makes the caller the partition's only owner: raises the epoch and gives back
-    /// everything that was committed.
+    /// Makes the caller the partition's only owner: raises the epoch by one and gives
+    /// back everything that was committed.
     ///
     /// # Errors
-    /// [`BookError::OutOfRange`] for a partition that the installation does not have.
-    fn claim(&mut self, partition: u32) -> Result<PartitionState, BookError>;
+    /// [`BookError::EpochMoved`] when the epoch is not the one that the caller found:
+    /// begin again with reading the cursors. [`BookError::OutOfRange`] for a partition
+    /// that the installation does not have. After a retryable error the epoch may have
+    /// been raised: begin again as well.
+    fn claim(&mut self, claim: &Claim) -> Result<PartitionState, BookError>;
 
     /// Applies commits of several partitions in one transaction: all or nothing.
     ///
@@ -216,6 +238,24 @@ pub trait TotalsBook: Send {
     /// # Errors
     /// As [`TotalsBook::totals`].
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError>;
+}
+
+/// The epoch that a claim makes, once it is sure that the claim is possible.
+fn claimed_epoch(installation: &Installation, claim: &Claim) -> Result<u64, BookError> {
+    let Claim { partition, from_epoch, .. } = *claim;
+    if partition >= installation.partitions {
+        return Err(BookError::out_of_range(format!(
+            "partition {partition} cannot be claimed: the installation has {}",
+            installation.partitions
+        )));
+    }
+    // Both books keep epochs in signed 64 bits.
+    match from_epoch.checked_add(1).filter(|epoch| i64::try_from(*epoch).is_ok()) {
+        Some(epoch) => Ok(epoch),
+        None => Err(BookError::out_of_range(format!(
+            "partition {partition} cannot be claimed: there is no epoch after {from_epoch}"
+        ))),
+    }
 }
 
 /// What every book checks before it writes anything.

@@ -13,7 +13,10 @@ use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{CommitError, Installation, OwnedCommit, PartitionCursor, TotalsBook, TotalsFilter, TotalsSnapshot, check};
+use super::{
+    Claim, CommitError, Installation, OwnedCommit, PartitionCursor, TotalsBook, TotalsFilter, TotalsSnapshot, check,
+    claimed_epoch,
+};
 use crate::error::BookError;
 use crate::sqlite::BookFile;
 
@@ -76,24 +79,23 @@ impl TotalsBook for SqliteTotals {
         transaction.commit().map_err(FILE.failed(DOING))
     }
 
-    fn claim(&mut self, partition: u32) -> Result<PartitionState, BookError> {
+    fn claim(&mut self, claim: &Claim) -> Result<PartitionState, BookError> {
         const DOING: &str = "claiming a partition";
         let transaction = self.writing(DOING)?;
         let installation = read::installation(&transaction)?.ok_or(BookError::NoInstallation)?;
-        if partition >= installation.partitions {
-            return Err(BookError::out_of_range(format!(
-                "partition {partition} cannot be claimed: the installation has {}",
-                installation.partitions
-            )));
+        let epoch = claimed_epoch(&installation, claim)?;
+        let found = read::epoch(&transaction, claim.partition)?;
+        if found != claim.from_epoch {
+            return Err(BookError::EpochMoved { partition: claim.partition, wanted: claim.from_epoch, found });
         }
         transaction
             .execute(
-                "INSERT INTO partitions VALUES (?, 1, 0, 0, 0, 0, 0, 0, 0, 0, NULL)
-                 ON CONFLICT (partition) DO UPDATE SET epoch = epoch + 1",
-                [partition],
+                "INSERT INTO partitions VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0, NULL)
+                 ON CONFLICT (partition) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner",
+                params![claim.partition, epoch, claim.owner],
             )
             .map_err(FILE.failed(DOING))?;
-        let state = read::partition_state(&transaction, partition)?;
+        let state = read::partition_state(&transaction, claim.partition)?;
         transaction.commit().map_err(FILE.failed(DOING))?;
         Ok(state)
     }

@@ -59,24 +59,37 @@ pub(super) fn cursors(connection: &Connection) -> Result<Vec<PartitionCursor>, B
     let query = Query {
         table: "partitions",
         key_columns: 1,
-        sql: "SELECT partition, next_offset, log_time, received, accepted, duplicate, conflict, late, rejected
+        sql: "SELECT partition, epoch, owner, next_offset, log_time, received, accepted, duplicate, conflict, late,
+                  rejected
               FROM partitions ORDER BY partition",
     };
     query.rows(connection, [], |row| {
         Ok(PartitionCursor {
             partition: row.fitting(0)?,
-            next_offset: row.fitting(1)?,
-            log_time_ms: row.integer(2)?,
+            epoch: row.fitting(1)?,
+            owner: row.text(2)?.to_owned(),
+            next_offset: row.fitting(3)?,
+            log_time_ms: row.integer(4)?,
             counts: VerdictCounts {
-                received: row.fitting(3)?,
-                accepted: row.fitting(4)?,
-                duplicate: row.fitting(5)?,
-                conflict: row.fitting(6)?,
-                late: row.fitting(7)?,
-                rejected: row.fitting(8)?,
+                received: row.fitting(5)?,
+                accepted: row.fitting(6)?,
+                duplicate: row.fitting(7)?,
+                conflict: row.fitting(8)?,
+                late: row.fitting(9)?,
+                rejected: row.fitting(10)?,
             },
         })
     })
+}
+
+/// The partition's epoch; zero when it was never claimed.
+pub(super) fn epoch(connection: &Connection, partition: u32) -> Result<u64, BookError> {
+    let query = Query {
+        table: "partitions",
+        key_columns: 1,
+        sql: "SELECT partition, epoch FROM partitions WHERE partition = ?",
+    };
+    Ok(query.rows(connection, [partition], |row| row.fitting(1))?.pop().unwrap_or(0))
 }
 
 const TOTAL_COLUMNS_TABLE: &str = "period_totals";
@@ -128,31 +141,26 @@ pub(super) fn partition_state(connection: &Connection, partition: u32) -> Result
               FROM period_totals WHERE partition = ? ORDER BY tenant, meter, period_start",
     };
     let totals = query.rows(connection, [partition], total)?;
-    let (epoch, rules) = owner(connection, partition)?;
     let cursor = cursors(connection)?.into_iter().find(|cursor| cursor.partition == partition);
     let cursor = cursor.ok_or_else(|| BookError::out_of_range(format!("partition {partition} has no row")))?;
     Ok(PartitionState {
-        epoch,
+        epoch: cursor.epoch,
         next_offset: cursor.next_offset,
         log_time_ms: cursor.log_time_ms,
         counts: cursor.counts,
         totals,
         marks: marks(connection, partition)?,
-        rules,
+        rules: rules(connection, partition)?,
     })
 }
 
-fn owner(connection: &Connection, partition: u32) -> Result<(u64, Option<Vec<u8>>), BookError> {
+fn rules(connection: &Connection, partition: u32) -> Result<Option<Vec<u8>>, BookError> {
     let query = Query {
         table: "partitions",
         key_columns: 1,
-        sql: "SELECT partition, epoch, coalesce(rules, x''), rules IS NULL FROM partitions WHERE partition = ?",
+        sql: "SELECT partition, rules FROM partitions WHERE partition = ? AND rules IS NOT NULL",
     };
-    let mut rows = query.rows(connection, [partition], |row| {
-        let rules = (row.integer(3)? == 0).then(|| row.blob(2).map(<[u8]>::to_vec)).transpose()?;
-        Ok((row.fitting(1)?, rules))
-    })?;
-    rows.pop().ok_or_else(|| BookError::out_of_range(format!("partition {partition} has no row")))
+    Ok(query.rows(connection, [partition], |row| row.blob(1).map(<[u8]>::to_vec))?.pop())
 }
 
 fn marks(connection: &Connection, partition: u32) -> Result<Vec<SourceMark>, BookError> {

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::super::{Attendant, Findings, Report, VerifyScope, verify};
 use crate::raw::{OwnedRow, RawBook, RawGatherer, SqliteRaw};
 use crate::testing::{HASHER, definitions, definitions_entry, entry, exceptions, log_entry, of_model, record};
-use crate::totals::{Installation, OwnedCommit, SqliteTotals, TotalsBook};
+use crate::totals::{Claim, Installation, OwnedCommit, SqliteTotals, TotalsBook};
 
 const PARTITIONS: u32 = 2;
 
@@ -45,7 +45,7 @@ impl Books {
         let mut totals = SqliteTotals::open(&books.path("totals")).unwrap();
         totals.identity(&installation()).unwrap();
         for partition in 0..PARTITIONS {
-            let epoch = totals.claim(partition).unwrap().epoch;
+            let epoch = totals.claim(&Claim { partition, ..Claim::default() }).unwrap().epoch;
             totals.commit(&[OwnedCommit { epoch, commit: books.count(partition) }]).unwrap();
         }
         books
