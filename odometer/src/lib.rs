@@ -14,4 +14,5 @@ mod replay;
 
 pub use cli::run;
 pub use config::Config;
+pub use node::cells::Cells;
 pub use node::{Drained, Node};

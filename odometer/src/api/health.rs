@@ -52,7 +52,9 @@ pub(crate) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness
 
 fn node_reasons(progress: &Progress) -> Vec<String> {
     let mut reasons: Vec<String> = progress.failure().map(str::to_owned).into_iter().collect();
-    if !progress.recovered.load(Acquire) {
+    if !progress.joined.load(Acquire) {
+        reasons.push("it is not known yet which partitions this node counts".into());
+    } else if !progress.is_authoritative() {
         reasons.push("partitions are being recovered".into());
     }
     reasons
@@ -110,7 +112,7 @@ fn watch_reason(seen: &Seen, is_running: bool, now: Instant) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use odometer_ingest::log::embedded::EmbeddedHealth;
+    use crate::node::footing::LogHealth;
 
     const PAUSES: Pauses = Pauses { totals: Duration::from_secs(1), raw: Duration::from_secs(60) };
 
@@ -141,16 +143,16 @@ mod tests {
     #[test]
     fn a_log_that_ends_fails_or_stands_is_named() {
         let start = Instant::now();
-        let health = EmbeddedHealth { is_running: true, ..EmbeddedHealth::default() };
+        let health = LogHealth { is_running: true, ..LogHealth::default() };
         let fine = LogSeen { health: health.clone(), ..LogSeen::default() };
         assert_eq!(log_reasons(&fine, start), None);
         assert_eq!(log_reasons(&LogSeen::default(), start).as_deref(), Some("the log's writer has ended"));
         let is_failing = true;
-        let failing = EmbeddedHealth { is_failing, last_error: Some("disk full".into()), ..health.clone() };
+        let failing = LogHealth { is_failing, last_error: Some("disk full".into()), ..health.clone() };
         let failed = LogSeen { health: failing, failed_at: Some(start), ..LogSeen::default() };
         assert_eq!(log_reasons(&failed, start).as_deref(), Some("the log cannot be written: disk full"));
         assert_eq!(log_reasons(&failed, after(31, start)), None);
-        let waiting = EmbeddedHealth { queued_envelopes: 3, ..health };
+        let waiting = LogHealth { queued_envelopes: 3, ..health };
         let stands = LogSeen { health: waiting, standing_since: Some(start), ..LogSeen::default() };
         assert_eq!(log_reasons(&stands, after(9, start)), None);
         let expected = "the log has written nothing for 10 s while 3 envelopes wait";

@@ -27,7 +27,6 @@ use axum::Router;
 use axum::middleware::from_fn;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
-use odometer_aggregator::LiveCells;
 use odometer_ingest::gateway::{self, Gateway};
 use odometer_schemas::meter::Meter;
 
@@ -36,6 +35,7 @@ use self::health::Pauses;
 use self::watch::{Watch, Watched};
 use crate::config::Config;
 use crate::node::Node;
+use crate::node::cells::Cells;
 use crate::node::progress::Progress;
 
 /// Everything that the answers are made from.
@@ -45,7 +45,7 @@ pub(crate) struct Api {
     progress: Arc<Progress>,
     watch: Arc<Watch>,
     pauses: Pauses,
-    cells: LiveCells,
+    cells: Cells,
     meters: Arc<[Meter]>,
     gateway: Gateway,
     recorder: PrometheusHandle,
@@ -64,12 +64,12 @@ impl Api {
     ) -> anyhow::Result<Self> {
         let watched = Watched {
             progress: Arc::clone(&node.progress),
-            reader: Box::new(node.log.reader()?),
-            log: node.log.health_watch(),
+            reader: node.footing.reader()?,
+            log: node.footing.log_health(),
             recorder: recorder.clone(),
         };
         Ok(Self {
-            books: Arc::new(Books::new(node.files.clone())),
+            books: Arc::new(Books::new(node.footing.books())),
             progress: Arc::clone(&node.progress),
             watch: Arc::new(Watch::start(watched)?),
             pauses: Pauses { totals: config.commit_interval, raw: config.raw.gather_interval },

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use odometer_sink::raw::{OwnedRow, RawBook, RecordFilter, RejectedEnvelope, RejectedFilter};
+use odometer_sink::raw::{OwnedRow, RecordFilter, RejectedEnvelope, RejectedFilter};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

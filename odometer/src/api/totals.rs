@@ -7,7 +7,7 @@ use odometer_schemas::commit::TotalRow;
 use odometer_schemas::digest::Digest;
 use odometer_schemas::period::parse_month;
 use odometer_schemas::time::{Interval, TimeMs};
-use odometer_sink::totals::{PeriodFilter, TotalsBook, TotalsFilter};
+use odometer_sink::totals::{PeriodFilter, TotalsFilter};
 use serde::{Deserialize, Serialize};
 
 use super::Api;

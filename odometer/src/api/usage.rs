@@ -6,7 +6,7 @@ use axum::http::Uri;
 use odometer_schemas::meter::Meter;
 use odometer_schemas::partition::partition_of;
 use odometer_schemas::time::{DAY_MS, HOUR_MS, Interval, MINUTE_MS, TimeMs};
-use odometer_sink::raw::{RawBook, RawCursor, USAGE_ROWS_MAX, UsageQuery, UsageRow, UsageWindow};
+use odometer_sink::raw::{RawCursor, USAGE_ROWS_MAX, UsageQuery, UsageRow, UsageWindow};
 use serde::Serialize;
 
 use super::Api;

@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use odometer_ingest::log::embedded::{EmbeddedHealth, HealthWatch};
 use odometer_ingest::log::{LogError, LogReader};
 use odometer_schemas::time::TimeMs;
 
+use crate::node::footing::LogHealth;
 use crate::node::progress::{PartitionProgress, Progress, StageName, now};
 
 /// Time between two looks: a look costs some microseconds a partition.
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Watched {
     pub(crate) progress: Arc<Progress>,
     pub(crate) reader: Box<dyn LogReader>,
-    pub(crate) log: HealthWatch,
+    pub(crate) log: Box<dyn Fn() -> LogHealth + Send>,
     /// Tidied at every look: samples that nobody fetches must not pile up.
     pub(crate) recorder: PrometheusHandle,
 }
@@ -64,7 +64,7 @@ pub(crate) struct PartitionSeen {
 /// The log's writer at one look.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogSeen {
-    pub(crate) health: EmbeddedHealth,
+    pub(crate) health: LogHealth,
     /// Since when envelopes have waited without an attempt to commit.
     pub(crate) standing_since: Option<Instant>,
     /// When the newest failed commit was first seen.
@@ -144,7 +144,7 @@ impl Seen {
     fn first(watched: &mut Watched) -> Result<Self, LogError> {
         let mut seen = Self::nothing(watched.progress.partitions.len());
         seen.look(watched)?;
-        seen.log.health = watched.log.now();
+        seen.log.health = (watched.log)();
         Ok(seen)
     }
 
@@ -155,7 +155,7 @@ impl Seen {
         if let Err(error) = self.look(watched) {
             self.unreadable = Some(error.to_string());
         }
-        self.log = self.log.next(watched.log.now(), Instant::now());
+        self.log = self.log.next((watched.log)(), Instant::now());
         self
     }
 
@@ -228,8 +228,8 @@ fn stood(before: Option<(u64, Instant)>, offset: u64, upstream: u64, now: Instan
 }
 
 impl LogSeen {
-    fn next(self, health: EmbeddedHealth, now: Instant) -> Self {
-        let attempts = |health: &EmbeddedHealth| (health.commits, health.failures);
+    fn next(self, health: LogHealth, now: Instant) -> Self {
+        let attempts = |health: &LogHealth| (health.commits, health.failures);
         let stands = health.queued_envelopes > 0 && attempts(&health) == attempts(&self.health);
         let has_failed = health.failures > self.health.failures;
         Self {
@@ -264,11 +264,11 @@ mod tests {
     #[test]
     fn a_log_stands_when_envelopes_wait_and_nothing_is_tried() {
         let start = Instant::now();
-        let at = |commits, failures, queued_envelopes| EmbeddedHealth {
+        let at = |commits, failures, queued_envelopes| LogHealth {
             commits,
             failures,
             queued_envelopes,
-            ..EmbeddedHealth::default()
+            ..LogHealth::default()
         };
         let seen = LogSeen::default().next(at(1, 0, 3), start);
         assert_eq!(seen.standing_since, None);

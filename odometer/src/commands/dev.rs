@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use odometer_aggregator::LiveCells;
 use odometer_ingest::gateway::{Gateway, GatewayOptions, SharedDefinitions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +14,7 @@ use crate::api::{self, Api};
 use crate::config::{Config, Overrides};
 use crate::demo;
 use crate::node::Node;
+use crate::node::cells::Cells;
 use crate::node::progress::Progress;
 
 /// How long open requests may take to finish once the process was told to stop.
@@ -91,10 +91,10 @@ fn gateway(config: &Config, node: &Node) -> Gateway {
         records_max: config.limits.records_max,
         ..GatewayOptions::default()
     };
-    Gateway::new(node.log.appender(), SharedDefinitions::new(config.definitions()), options)
+    Gateway::new(node.appender(), SharedDefinitions::new(config.definitions()), options)
 }
 
-async fn serve(config: &Config, demo: Option<LiveCells>, api: Api, progress: Arc<Progress>) -> anyhow::Result<()> {
+async fn serve(config: &Config, demo: Option<Cells>, api: Api, progress: Arc<Progress>) -> anyhow::Result<()> {
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let url = format!("http://{}", listener.local_addr()?);

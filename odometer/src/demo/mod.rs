@@ -8,16 +8,16 @@ mod traffic;
 
 use std::sync::Arc;
 
-use odometer_aggregator::LiveCells;
 use tokio::task::JoinSet;
 
 use self::send::{Sender, Sent};
 use self::summary::Summary;
 use self::traffic::Tenant;
+use crate::node::cells::Cells;
 use crate::node::progress::Progress;
 
 /// Sends and shows until it is dropped, which ends all of it at once.
-pub(crate) async fn run(url: String, progress: Arc<Progress>, cells: LiveCells) {
+pub(crate) async fn run(url: String, progress: Arc<Progress>, cells: Cells) {
     let sent = Arc::new(Sent::default());
     let sender = match Sender::new(&url, Arc::clone(&sent)) {
         Ok(sender) => sender,

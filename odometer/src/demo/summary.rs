@@ -9,9 +9,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use odometer_aggregator::LiveCells;
 
 use super::send::Sent;
+use crate::node::cells::Cells;
 use crate::node::progress::Progress;
 
 /// Time between two drawings on a terminal.
@@ -26,7 +26,7 @@ pub(super) struct Summary {
     pub(super) url: String,
     pub(super) names: Vec<&'static str>,
     pub(super) progress: Arc<Progress>,
-    pub(super) cells: LiveCells,
+    pub(super) cells: Cells,
     pub(super) sent: Arc<Sent>,
 }
 
@@ -218,7 +218,7 @@ mod tests {
             url: "http://127.0.0.1:1".into(),
             names: vec!["acme"],
             progress: Arc::new(Progress::new(2)),
-            cells: LiveCells::default(),
+            cells: Cells::new(1),
             sent: Arc::default(),
         };
         let line = "demo: 1,500 records/s, accepted 0, duplicate 0, conflict 0, late 0, rejected 0, \

@@ -1,19 +1,19 @@
 //! The totals book's thread: takes commits in order, repeats each until the book has
-//! it, and tells everyone how far the book is.
+//! it, and tells everyone how far the book is. A partition that another node has
+//! claimed is taken out of its batch; the others go on without it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use odometer_sink::totals::{OwnedCommit, TotalsBook};
+use odometer_sink::totals::{CommitError, OwnedCommit, TotalsBook};
 
+use super::backoff::Backoff;
 use super::progress::{Progress, StageName, with_causes};
 use super::snapshots;
-
-/// Longest pause between two attempts while the book cannot be reached.
-const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// What one round of counting changed, and ids to write down once the book has it.
 #[derive(Default)]
@@ -22,11 +22,37 @@ pub(crate) struct Batch {
     pub(crate) snapshots: Vec<(u32, Vec<u8>)>,
 }
 
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commits.is_empty() && self.snapshots.is_empty()
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Partitions and the offsets that the book needs next.
+    pub(crate) committed: Vec<(u32, u64)>,
+    /// Partitions that have another owner, with the epoch that is over, and why.
+    pub(crate) fenced: Vec<Fenced>,
+}
+
+/// A partition that has another owner.
+#[derive(Debug)]
+pub(crate) struct Fenced {
+    pub(crate) partition: u32,
+    /// The epoch that is over.
+    pub(crate) epoch: u64,
+    pub(crate) why: String,
+}
+
 /// The counting thread's end of the committer.
 pub(crate) struct Committer {
     batches: SyncSender<Batch>,
-    done: Receiver<()>,
+    outcomes: Receiver<Outcome>,
     in_flight: bool,
+    /// Set to end attempts that do not succeed.
+    give_up: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -39,35 +65,50 @@ impl Committer {
         // One batch at a time: the next one is gathered in the core meanwhile, where
         // absolute values of one total collapse into one row.
         let (batches, inbox) = sync_channel::<Batch>(1);
-        let (done_sender, done) = sync_channel(1);
-        let mut worker = Worker { book, progress, snapshots_dir };
-        let thread = std::thread::Builder::new().name("totals".into()).spawn(move || {
+        let (done, outcomes) = sync_channel(1);
+        let give_up = Arc::new(AtomicBool::new(false));
+        let mut worker =
+            Worker { book, progress: Arc::clone(&progress), snapshots_dir, give_up: Arc::clone(&give_up) };
+        let thread = super::spawn_caught("totals", &progress, move || {
             while let Ok(batch) = inbox.recv() {
-                if !worker.apply(&batch) || done_sender.send(()).is_err() {
+                let Some(outcome) = worker.apply(batch) else { break };
+                if done.send(outcome).is_err() {
                     break;
                 }
             }
         })?;
-        Ok(Self { batches, done, in_flight: false, thread })
+        Ok(Self { batches, outcomes, in_flight: false, give_up, thread })
     }
 
-    /// Whether the last batch is still on its way.
-    pub(crate) fn is_busy(&mut self) -> bool {
-        if self.in_flight {
-            // A committer that is gone has failed, and said so; nothing follows it.
-            self.in_flight = matches!(self.done.try_recv(), Err(TryRecvError::Empty));
+    /// Whether a batch is on its way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight
+    }
+
+    /// What became of the batch that was on its way, once that is known.
+    pub(crate) fn take(&mut self) -> Option<Outcome> {
+        match self.outcomes.try_recv() {
+            Ok(outcome) => {
+                self.in_flight = false;
+                Some(outcome)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                // It has failed, and said so; nothing follows it.
+                self.in_flight = false;
+                None
+            }
         }
-        self.in_flight
     }
 
-    /// Hands a batch over. Call only while not [`busy`](Self::is_busy).
-    pub(crate) fn send(&mut self, batch: Batch) -> bool {
+    /// Hands a batch over. Call only while not [busy](Self::is_busy).
+    pub(crate) fn send(&mut self, batch: Batch) {
         self.in_flight = self.batches.send(batch).is_ok();
-        self.in_flight
     }
 
-    /// Waits for what is on its way.
+    /// Gives up what is still on its way, and ends the thread.
     pub(crate) fn finish(self) {
+        self.give_up.store(true, Ordering::Release);
         drop(self.batches);
         let _ = self.thread.join();
     }
@@ -77,39 +118,59 @@ struct Worker {
     book: Box<dyn TotalsBook>,
     progress: Arc<Progress>,
     snapshots_dir: PathBuf,
+    give_up: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// Whether the book has the batch now; if not, the node must stop.
-    fn apply(&mut self, batch: &Batch) -> bool {
+    /// What became of the batch; None when it was given up, or the node must stop.
+    fn apply(&mut self, mut batch: Batch) -> Option<Outcome> {
         let started = Instant::now();
-        let mut pause = Duration::from_millis(20);
-        while let Err(error) = self.book.commit(&batch.commits) {
-            if !error.is_retryable() {
-                self.progress.fail(format!("the totals book refused a commit: {}", with_causes(&error)));
-                return false;
-            }
-            if self.progress.failure().is_some() {
-                return false;
-            }
-            for owned in &batch.commits {
-                self.progress.of(owned.commit.partition).stuck(StageName::Totals, with_causes(&error));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY_MAX);
-        }
+        let fenced = self.commit(&mut batch.commits)?;
         metrics::histogram!("odometer_book_commit_seconds", "book" => "totals").record(started.elapsed());
         for owned in &batch.commits {
             let progress = self.progress.of(owned.commit.partition);
-            progress.committed_offset.store(owned.commit.next_offset, std::sync::atomic::Ordering::Release);
+            progress.committed_offset.store(owned.commit.next_offset, Ordering::Release);
             progress.moved(StageName::Totals);
         }
         self.progress.announce_commit();
+        batch.snapshots.retain(|(partition, _)| !fenced.iter().any(|fenced| fenced.partition == *partition));
         for (partition, bytes) in &batch.snapshots {
             if let Err(error) = snapshots::write(&self.snapshots_dir, *partition, bytes) {
                 tracing::warn!("snapshot of partition {partition} was not written: {error}");
             }
         }
-        true
+        let committed = batch.commits.iter().map(|owned| (owned.commit.partition, owned.commit.next_offset)).collect();
+        Some(Outcome { committed, fenced })
+    }
+
+    /// Repeats until the book has all that it still takes from this node.
+    fn commit(&mut self, commits: &mut Vec<OwnedCommit>) -> Option<Vec<Fenced>> {
+        let mut fenced = Vec::new();
+        let mut backoff = Backoff::new();
+        while !commits.is_empty() {
+            match self.book.commit(commits) {
+                Ok(()) => break,
+                Err(error @ CommitError::Fenced { partition, epoch, .. }) => {
+                    commits.retain(|owned| owned.commit.partition != partition);
+                    fenced.push(Fenced { partition, epoch, why: error.to_string() });
+                }
+                Err(error) if error.is_retryable() => {
+                    let why = with_causes(&error);
+                    for owned in &*commits {
+                        self.progress.of(owned.commit.partition).stuck(StageName::Totals, why.clone());
+                    }
+                    if self.progress.failure().is_some() || self.give_up.load(Ordering::Acquire) {
+                        tracing::warn!("a commit was given up; the log has all of it: {why}");
+                        return None;
+                    }
+                    backoff.sleep();
+                }
+                Err(error) => {
+                    self.progress.fail(format!("the totals book refused a commit: {}", with_causes(&error)));
+                    return None;
+                }
+            }
+        }
+        Some(fenced)
     }
 }

@@ -1,16 +1,27 @@
 //! The counting thread: reads the log, offers every entry to the core, and hands what
 //! changed to the committer. One writer for every partition that the node owns.
+//!
+//! A partition comes recovered from [`recover`](super::recover) and goes when it is
+//! revoked (counted no further, committed, released), lost or fenced (dropped).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use odometer_ingest::log::LogReader;
+use odometer_ingest::log::{LogAppender, LogError, LogReader};
+use odometer_schemas::control::Control;
+use odometer_schemas::envelope::{Origin, encode_control};
 use odometer_sink::totals::OwnedCommit;
 
-use super::committer::{Batch, Committer};
-use super::progress::{Progress, StageName};
-use super::recover::Owned;
+use super::announce::Announcer;
+use super::assignment::Assignment;
+use super::backoff::Backoff;
+use super::cells::Cells;
+use super::committer::{Batch, Committer, Fenced};
+use super::footing::{Change, log_may_recover};
+use super::progress::{PartitionProgress, Progress, StageName, Standing, with_causes};
+use super::recover::{Owned, Recovery};
 
 /// Log bytes read from one partition at once: a few milliseconds of counting, so
 /// that no partition waits long for its turn.
@@ -18,9 +29,19 @@ const READ_BYTES_MAX: usize = 1024 * 1024;
 /// How long an idle round waits for the log. Appends in this process end the wait at
 /// once.
 const IDLE_WAIT: Duration = Duration::from_millis(20);
-/// Rows that may pile up for the totals book while it cannot be reached; at about 300
-/// bytes each, half a gigabyte. Beyond it the partition pauses.
+/// Rows of all partitions that may pile up for the totals book while it cannot be
+/// reached; at about 300 bytes each, half a gigabyte. Beyond it counting pauses.
 const PENDING_ROWS_MAX: usize = 2_000_000;
+/// How long a revoked partition may wait for the totals book. Its successor waits as
+/// long; afterwards the state is dropped, and the epoch keeps a late commit out.
+const RELEASE_MAX: Duration = Duration::from_secs(4);
+/// How long a node that stops may wait for the totals book; the log has the rest.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Time without an entry after which a partition gets a tick. Log time then trails
+/// the clock by little more, which is far below any grace that is measured in it.
+const TICK_EVERY: Duration = Duration::from_secs(60);
+/// Time between two looks at where the log ends.
+const END_EVERY: Duration = Duration::from_millis(500);
 
 /// When to hand over what changed.
 #[derive(Clone, Copy, Debug)]
@@ -31,89 +52,352 @@ pub(crate) struct Cadence {
 
 pub(crate) struct Counter {
     pub(crate) log: Box<dyn LogReader>,
-    pub(crate) owned: Vec<(u32, Owned)>,
+    pub(crate) appender: Arc<dyn LogAppender>,
+    pub(crate) announcer: Announcer,
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) recovery: Recovery,
     pub(crate) committer: Committer,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) cells: Cells,
     pub(crate) cadence: Cadence,
-    /// Set when the node drains: count what the log holds, commit, end.
+    /// Set when the node drains.
     pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) state: Counting,
+}
+
+/// What the counting thread has in hand.
+pub(crate) struct Counting {
+    owned: BTreeMap<u32, Owned>,
+    leaving: Option<Leaving>,
+    committed: Instant,
+    snapshotted: Instant,
+    end_seen: Option<Instant>,
+    /// Rests while the log cannot be read.
+    log_rest: Backoff,
+}
+
+/// Revoked partitions on their way out.
+struct Leaving {
+    partitions: Vec<u32>,
+    /// None once it was handed over.
+    last: Option<Batch>,
+    deadline: Instant,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            owned: BTreeMap::new(),
+            leaving: None,
+            committed: now,
+            snapshotted: now,
+            end_seen: None,
+            log_rest: Backoff::new(),
+        }
+    }
 }
 
 impl Counter {
     /// Runs until drained or failed.
     pub(crate) fn run(mut self) {
-        let (mut committed, mut snapshotted) = (Instant::now(), Instant::now());
-        loop {
-            if self.progress.failure().is_some() {
-                return self.committer.finish();
-            }
+        while self.progress.failure().is_none() {
             let draining = self.draining.load(Ordering::Acquire);
-            let counted = match self.round() {
-                Ok(counted) => counted,
-                Err(error) => {
-                    self.progress.fail(format!("the log cannot be read: {error}"));
-                    continue;
-                }
-            };
-            let drained = draining && !counted;
-            let due = committed.elapsed() >= self.cadence.commit_every || drained;
-            if due && !self.committer.is_busy() {
-                let snapshot = drained || snapshotted.elapsed() >= self.cadence.snapshot_every;
-                self.hand_over(snapshot);
-                committed = Instant::now();
-                if snapshot {
-                    snapshotted = committed;
-                }
-                if drained {
-                    return self.committer.finish();
-                }
+            if !draining {
+                self.follow_assignment();
+            }
+            self.take_recovered();
+            self.take_outcome();
+            self.let_go();
+            let counted = self.round();
+            // Whoever is alone counts what the log holds; others go on where this
+            // node stops.
+            if draining && (!counted || !self.assignment.is_exclusive()) {
+                self.last_commit();
+                break;
+            }
+            if self.state.committed.elapsed() >= self.cadence.commit_every && !self.committer.is_busy() {
+                self.hand_over();
             }
             if !counted {
                 self.log.wait(IDLE_WAIT.min(self.cadence.commit_every));
             }
         }
+        // Ends all terms, so that the recovery thread stops where it is.
+        self.committer.finish();
+        self.assignment.leave();
+        self.recovery.finish();
+    }
+
+    fn follow_assignment(&mut self) {
+        let changes = match self.assignment.poll() {
+            Ok(changes) => changes,
+            Err(error) => return self.log_failed(&error),
+        };
+        for change in changes {
+            tracing::debug!("counting: {change:?}");
+            self.progress.rebalances.fetch_add(1, Ordering::Relaxed);
+            match change {
+                Change::Assigned(partitions) => {
+                    partitions.into_iter().for_each(|partition| self.ask_for(partition));
+                    self.progress.joined.store(true, Ordering::Release);
+                }
+                Change::Revoked(partitions) => self.begin_leaving(partitions),
+                Change::Lost(partitions) => partitions.into_iter().for_each(|partition| self.drop_partition(partition)),
+            }
+        }
+    }
+
+    fn ask_for(&mut self, partition: u32) {
+        self.progress.of(partition).stand(Standing::Recovering);
+        self.recovery.order(self.assignment.begin(partition));
+    }
+
+    fn take_recovered(&mut self) {
+        while let Some((term, owned)) = self.recovery.take() {
+            if self.assignment.holds(term) {
+                let progress = self.progress.of(term.partition);
+                progress.ends_at_least(owned.authoritative_from);
+                progress.committed_offset.store(owned.processor.next_offset(), Ordering::Release);
+                publish(progress, &owned);
+                self.state.owned.insert(term.partition, owned);
+            }
+        }
+    }
+
+    fn drop_partition(&mut self, partition: u32) {
+        self.assignment.end(partition);
+        self.cells.withdraw(partition);
+        self.state.owned.remove(&partition);
+        self.progress.of(partition).leave();
+    }
+
+    /// Counts no more of what was revoked; its last commit goes out next.
+    fn begin_leaving(&mut self, partitions: Vec<u32>) {
+        let mut last = Batch::default();
+        for partition in &partitions {
+            if let Some(owned) = self.state.owned.get_mut(partition) {
+                gather(&mut last, *partition, owned, true);
+            }
+        }
+        self.state.leaving = Some(Leaving { partitions, last: Some(last), deadline: Instant::now() + RELEASE_MAX });
+    }
+
+    /// Brings revoked partitions to the book, then lets them go.
+    fn let_go(&mut self) {
+        let Some(mut leaving) = self.state.leaving.take() else { return };
+        let is_late = Instant::now() >= leaving.deadline;
+        if is_late {
+            tracing::warn!("partitions {:?} go uncommitted: the totals book did not answer", leaving.partitions);
+        } else if self.committer.is_busy() {
+            self.state.leaving = Some(leaving);
+            return;
+        } else if let Some(last) = leaving.last.take().filter(|batch| !batch.is_empty()) {
+            self.committer.send(last);
+            self.state.leaving = Some(leaving);
+            return;
+        }
+        leaving.partitions.iter().for_each(|partition| self.drop_partition(*partition));
+        if let Err(error) = self.assignment.release() {
+            tracing::warn!("the consumer group was not told of a release: {}", with_causes(&error));
+        }
+    }
+
+    fn take_outcome(&mut self) {
+        let Some(outcome) = self.committer.take() else { return };
+        self.assignment.hint(&outcome.committed);
+        for Fenced { partition, epoch, why } in outcome.fenced {
+            if self.assignment.is_exclusive() {
+                self.progress.fail(format!("the totals book refused a commit: {why}"));
+            } else if self.state.owned.get(&partition).is_some_and(|owned| owned.epoch == epoch) && !self.is_leaving(partition)
+            {
+                tracing::warn!("{why}; its state is dropped");
+                self.drop_partition(partition);
+                // Asked for again, in case that the other owner is gone: whoever is
+                // not assigned it any more never gets as far as a claim.
+                self.ask_for(partition);
+            }
+        }
+    }
+
+    fn is_leaving(&self, partition: u32) -> bool {
+        self.state.leaving.as_ref().is_some_and(|leaving| leaving.partitions.contains(&partition))
     }
 
     /// Counts a stretch of every partition; whether there was anything to count.
-    fn round(&mut self) -> anyhow::Result<bool> {
+    fn round(&mut self) -> bool {
+        if self.state.log_rest.is_resting() {
+            return false;
+        }
+        let pending: usize = self.state.owned.values().map(|owned| owned.processor.pending_rows()).sum();
+        let is_full = pending > PENDING_ROWS_MAX;
+        let look_at_end = self.state.end_seen.is_none_or(|seen| seen.elapsed() >= END_EVERY);
         let mut any = false;
-        for (partition, owned) in &mut self.owned {
-            let progress = self.progress.of(*partition);
-            if owned.processor.pending_rows() > PENDING_ROWS_MAX {
-                progress.stuck(StageName::Count, "paused: too much is waiting for the totals book");
+        let partitions: Vec<u32> = self.state.owned.keys().copied().filter(|p| !self.is_leaving(*p)).collect();
+        for partition in partitions {
+            if is_full {
+                let why = "paused: too much is waiting for the totals book";
+                self.progress.of(partition).stuck(StageName::Count, why);
                 continue;
             }
-            let entries = self.log.read(*partition, owned.processor.next_offset(), READ_BYTES_MAX)?;
-            let before = owned.processor.next_offset();
-            match entries.iter().try_for_each(|entry| owned.processor.handle(entry)) {
-                Ok(()) => progress.moved(StageName::Count),
-                Err(refusal) => progress.stuck(StageName::Count, refusal.to_string()),
+            match self.count(partition, look_at_end) {
+                Ok(counted) => any |= counted,
+                Err(error) => {
+                    self.log_failed(&error);
+                    return any;
+                }
             }
-            publish(progress, owned);
-            any |= owned.processor.next_offset() > before;
-            progress.end_offset.store(self.log.bounds(*partition)?.end_offset, Ordering::Release);
+            self.keep_up(partition);
         }
-        Ok(any)
+        if look_at_end {
+            self.state.end_seen = Some(Instant::now());
+        }
+        self.state.log_rest.reset();
+        any
     }
 
-    fn hand_over(&mut self, snapshot: bool) {
+    fn count(&mut self, partition: u32, look_at_end: bool) -> Result<bool, LogError> {
+        let Some(owned) = self.state.owned.get_mut(&partition) else { return Ok(false) };
+        let progress = self.progress.of(partition);
+        let before = owned.processor.next_offset();
+        let entries = self.log.read(partition, before, READ_BYTES_MAX)?;
+        match entries.iter().try_for_each(|entry| owned.processor.handle(entry)) {
+            Ok(()) => progress.moved(StageName::Count),
+            Err(refusal) => progress.stuck(StageName::Count, refusal.to_string()),
+        }
+        let counted = owned.processor.next_offset() > before;
+        if counted {
+            owned.moved = Instant::now();
+        }
+        progress.ends_at_least(entries.last().map_or(before, |last| last.offset + 1));
+        publish(progress, owned);
+        if look_at_end {
+            progress.ends_at_least(self.log.bounds(partition)?.end_offset);
+        }
+        Ok(counted)
+    }
+
+    /// Makes a partition that has caught up authoritative, and moves an idle one's
+    /// log time.
+    fn keep_up(&mut self, partition: u32) {
+        let Some(owned) = self.state.owned.get_mut(&partition) else { return };
+        let progress = self.progress.of(partition);
+        if progress.standing() == Standing::Authoritative {
+            if owned.moved.elapsed() >= TICK_EVERY {
+                owned.moved = Instant::now();
+                // One that does not arrive is followed by the next.
+                drop(self.appender.append(partition, encode_control(&Control::Tick, Origin::default())));
+            }
+            return;
+        }
+        if owned.processor.next_offset() < owned.authoritative_from {
+            return;
+        }
+        match announced(owned, partition, &mut self.announcer, self.appender.as_ref()) {
+            Ok(true) => {
+                self.cells.show(partition, owned.cells.clone());
+                progress.stand(Standing::Authoritative);
+            }
+            Ok(false) => {}
+            Err(error) => self.progress.fail(format!("{error:#}")),
+        }
+    }
+
+    fn log_failed(&mut self, error: &LogError) {
+        let why = format!("the log cannot be read: {}", with_causes(error));
+        if !log_may_recover(error) {
+            return self.progress.fail(why);
+        }
+        for partition in self.state.owned.keys() {
+            self.progress.of(*partition).stuck(StageName::Count, why.clone());
+        }
+        self.state.log_rest.rest();
+    }
+
+    fn hand_over(&mut self) {
+        let snapshot = self.state.snapshotted.elapsed() >= self.cadence.snapshot_every;
+        self.state.committed = Instant::now();
+        if snapshot {
+            self.state.snapshotted = self.state.committed;
+        }
+        let batch = self.everything(snapshot);
+        if !batch.is_empty() {
+            self.committer.send(batch);
+        }
+    }
+
+    fn everything(&mut self, snapshot: bool) -> Batch {
         let mut batch = Batch::default();
-        for (partition, owned) in &mut self.owned {
-            let commit = owned.processor.poll_commit();
-            batch.commits.extend(commit.map(|commit| OwnedCommit { epoch: owned.epoch, commit }));
-            // The committer writes it once the book has all that it covers.
-            if snapshot && owned.snapshot_offset < owned.processor.next_offset() {
-                owned.snapshot_offset = owned.processor.next_offset();
-                batch.snapshots.push((*partition, owned.processor.snapshot()));
+        let leaving = self.state.leaving.as_ref().map_or(&[][..], |leaving| &leaving.partitions);
+        for (partition, owned) in &mut self.state.owned {
+            if !leaving.contains(partition) {
+                gather(&mut batch, *partition, owned, snapshot);
             }
         }
-        if !batch.commits.is_empty() || !batch.snapshots.is_empty() {
-            self.committer.send(batch);
+        batch
+    }
+
+    /// Commits what was counted, before the node stops.
+    fn last_commit(&mut self) {
+        let deadline = Instant::now() + DRAIN_MAX;
+        let mut batches = Vec::new();
+        batches.extend(self.state.leaving.take().and_then(|leaving| leaving.last));
+        batches.push(self.everything(true));
+        for batch in batches {
+            self.await_outcome(deadline);
+            if !batch.is_empty() && !self.committer.is_busy() {
+                self.committer.send(batch);
+            }
+        }
+        self.await_outcome(deadline);
+    }
+
+    fn await_outcome(&mut self, deadline: Instant) {
+        while self.committer.is_busy() && self.progress.failure().is_none() && Instant::now() < deadline {
+            self.take_outcome();
+            if self.committer.is_busy() {
+                std::thread::sleep(IDLE_WAIT);
+            }
         }
     }
 }
 
-fn publish(progress: &super::progress::PartitionProgress, owned: &Owned) {
+/// Whether the definitions that this node stands for are in the log, or need not be.
+fn announced(
+    owned: &mut Owned,
+    partition: u32,
+    announcer: &mut Announcer,
+    appender: &dyn LogAppender,
+) -> anyhow::Result<bool> {
+    let Some(pending) = &mut owned.announcement else {
+        let Some(envelope) = announcer.envelope(partition, &owned.processor)? else { return Ok(true) };
+        owned.announcement = Some(appender.append(partition, envelope));
+        return Ok(false);
+    };
+    match pending.try_wait() {
+        None => Ok(false),
+        Some(Ok(_)) => Ok(true),
+        Some(Err(error)) if error.is_retryable() => {
+            announcer.forget(partition);
+            owned.announcement = None;
+            Ok(false)
+        }
+        Some(Err(error)) => Err(anyhow::Error::from(error).context("definitions cannot be appended to the log")),
+    }
+}
+
+/// Adds what a partition changed to a batch.
+fn gather(batch: &mut Batch, partition: u32, owned: &mut Owned, snapshot: bool) {
+    let commit = owned.processor.poll_commit();
+    batch.commits.extend(commit.map(|commit| OwnedCommit { epoch: owned.epoch, commit }));
+    // The committer writes it once the book has all that it covers.
+    if snapshot && owned.snapshot_offset < owned.processor.next_offset() {
+        owned.snapshot_offset = owned.processor.next_offset();
+        batch.snapshots.push((partition, owned.processor.snapshot()));
+    }
+}
+
+fn publish(progress: &PartitionProgress, owned: &Owned) {
     let processor = &owned.processor;
     let (ids, since) = processor.dedupe_window();
     progress.log_time_ms.store(processor.log_time().0, Ordering::Relaxed);

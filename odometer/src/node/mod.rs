@@ -1,57 +1,66 @@
-//! One node on the embedded footing: opens the log and the books, takes every
-//! partition up where it was left, and runs the threads that count, commit and write.
+//! One node: stands on a [`footing`], takes up the partitions that it is given, and
+//! runs the threads that count, commit and write.
 //!
-//! Reading path: [`recover`] (claim, restore, learn) → [`counter`] (log → core) →
-//! [`committer`] (core → totals book) → [`raw`] (log and totals → raw book). Wiring
-//! only; what is decided is decided in the core.
+//! Reading path: [`footing`] (the log, the books, who owns what) → [`recover`] (claim,
+//! restore, learn) → [`counter`] (log → core) → [`committer`] (core → totals book) →
+//! [`raw`] (log and totals → raw book). Wiring only; what is decided is decided in the
+//! core.
 
+mod announce;
+mod assignment;
+mod backoff;
+pub(crate) mod cells;
 pub(crate) mod committer;
 mod counter;
 pub(crate) mod files;
+pub(crate) mod footing;
 pub(crate) mod progress;
 mod raw;
 mod recover;
 mod retention;
 mod snapshots;
 
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use odometer_aggregator::{LiveCells, Options};
+use odometer_aggregator::Options;
 use odometer_ingest::log::LogAppender;
-use odometer_ingest::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use odometer_schemas::control::Control;
-use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Hasher;
-use odometer_schemas::envelope::{Origin, encode_control};
 use odometer_schemas::verdict::VerdictCounts;
-use odometer_sink::raw::{RawBook, SqliteRaw};
-use odometer_sink::totals::{Installation, SqliteTotals, TotalsBook};
 
+use self::announce::Announcer;
+use self::assignment::Assignment;
+use self::cells::Cells;
 use self::committer::Committer;
-use self::counter::{Cadence, Counter};
-use self::files::Files;
+use self::counter::{Cadence, Counter, Counting};
+use self::footing::Footing;
+use self::footing::embedded::Embedded;
 use self::progress::Progress;
 use self::raw::{Gathering, RawWriter};
-use self::recover::Owned;
-use self::retention::Retention;
+use self::recover::{Recoverer, Recovery};
 use crate::config::Config;
+
+/// How often a node that starts looks whether it has recovered.
+const RECOVERED_POLL: Duration = Duration::from_millis(2);
 
 /// A running node.
 pub struct Node {
-    pub(crate) files: Files,
-    pub(crate) log: EmbeddedLog,
-    pub(crate) cells: LiveCells,
+    pub(crate) footing: Box<dyn Footing>,
+    pub(crate) cells: Cells,
     pub(crate) progress: Arc<Progress>,
-    counting: Thread,
-    /// None without a raw book.
+    threads: Threads,
+}
+
+/// In the order in which they end. None where this node has no such part.
+#[derive(Default)]
+struct Threads {
+    housekeeping: Option<Thread>,
+    counting: Option<Thread>,
     writing: Option<Thread>,
-    retaining: Thread,
-    /// Held while the node lives, so that no second process writes the same files.
-    _lock: File,
 }
 
 /// A thread and the flag that tells it to finish.
@@ -67,9 +76,25 @@ impl Thread {
     }
 }
 
+/// What a footing does by itself while the node runs.
+pub(crate) trait Housekeeping: Send {
+    /// Runs until told to stop.
+    fn run(self: Box<Self>, progress: &Progress, stopping: &AtomicBool);
+}
+
+/// Which parts of the pipeline a node runs besides answering questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Duties {
+    /// Counts partitions.
+    pub(crate) counts: bool,
+    /// Writes the raw book.
+    pub(crate) writes_raw: bool,
+}
+
 /// What a node had done when it stopped.
 pub struct Drained {
-    /// Records by verdict since the log's beginning.
+    /// Records by verdict since the log's beginning, of the partitions that it
+    /// counted.
     pub counts: VerdictCounts,
     /// What stopped the node, unless it was told to stop.
     pub failure: Option<String>,
@@ -83,7 +108,7 @@ impl Node {
     /// When the data directory cannot be used, or its contents do not fit together or
     /// to the configuration.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
-        Self::open(config, true)
+        Self::start_embedded(config, true)
     }
 
     /// Starts a node that keeps no raw book, for measuring what raw rows cost: nothing
@@ -92,164 +117,167 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub fn start_without_raw_book(config: &Config) -> anyhow::Result<Self> {
-        Self::open(config, false)
+        Self::start_embedded(config, false)
     }
 
-    fn open(config: &Config, with_raw_book: bool) -> anyhow::Result<Self> {
-        let files = Files::new(&config.server.data_dir);
-        let lock = files.lock()?;
-        let options = EmbeddedOptions { partitions: config.server.partitions, ..EmbeddedOptions::default() };
-        let log = EmbeddedLog::open(&files.log(), options)?;
-        let mut totals = SqliteTotals::open(&files.totals())?;
-        totals.identity(&Installation {
-            log_id: log.log_id().to_owned(),
-            partitions: config.server.partitions,
-            hash_seed: config.hash_seed,
-        })?;
-        let raw = with_raw_book.then(|| SqliteRaw::open(&files.raw())).transpose()?;
-        let progress = Arc::new(Progress::new(config.server.partitions));
-        let cells = LiveCells::default();
-        let owned = recover_all(config, &files, &mut totals, &log, &cells)?;
-        announce(&log, &owned, &config.definitions())?;
-        for (partition, owned) in &owned {
-            progress.of(*partition).committed_offset.store(owned.processor.next_offset(), Ordering::Release);
+    fn start_embedded(config: &Config, writes_raw: bool) -> anyhow::Result<Self> {
+        let footing = Box::new(Embedded::open(config)?);
+        Self::open(config, footing, Duties { counts: true, writes_raw })?.recovered()
+    }
+
+    /// Starts the threads of a node on `footing`; partitions are recovered while it
+    /// runs.
+    pub(crate) fn open(config: &Config, footing: Box<dyn Footing>, duties: Duties) -> anyhow::Result<Self> {
+        let partitions = footing.installation().partitions;
+        let (progress, cells) = (Arc::new(Progress::new(partitions)), Cells::new(partitions));
+        let parts = Parts { config, footing: footing.as_ref(), progress: &progress, cells: &cells };
+        let mut threads = Threads::default();
+        let started = parts.start(duties, &mut threads);
+        let node = Self { footing, cells, progress, threads };
+        match started {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.progress.fail(format!("{error:#}"));
+                // The error tells more than the failure that it made.
+                let _ = node.drain();
+                Err(error)
+            }
         }
-        let parts = Parts { config, files: &files, log: &log, progress: &progress };
-        let counting = parts.start_counting(totals, owned)?;
-        let writing = raw.map(|raw| parts.start_writing(raw)).transpose()?;
-        let retaining = parts.start_retaining()?;
-        progress.recovered.store(true, Ordering::Release);
-        Ok(Self { files, log, cells, progress, counting, writing, retaining, _lock: lock })
+    }
+
+    /// Waits until everything that this node counts is authoritative.
+    fn recovered(self) -> anyhow::Result<Self> {
+        while !self.progress.is_authoritative() {
+            if let Some(failure) = self.progress.failure().map(str::to_owned) {
+                self.drain()?;
+                bail!(failure);
+            }
+            std::thread::sleep(RECOVERED_POLL);
+        }
+        Ok(self)
     }
 
     /// Where usage enters.
     #[must_use]
     pub fn appender(&self) -> Arc<dyn LogAppender> {
-        self.log.appender()
+        self.footing.appender()
     }
 
     /// The live counters.
     #[must_use]
-    pub fn cells(&self) -> &LiveCells {
+    pub fn cells(&self) -> &Cells {
         &self.cells
     }
 
-    /// Counts, commits and writes everything that the log holds, then stops. Call once
-    /// nothing more will be appended.
+    /// Counts, commits and writes what it can, gives its partitions up, then stops;
+    /// alone on its log, everything that the log holds. Call once nothing more will be
+    /// appended here.
     ///
     /// # Errors
     /// When the log could not be tidied up; what it acknowledged is durable all the
     /// same.
     pub fn drain(self) -> anyhow::Result<Drained> {
-        self.retaining.drain();
-        self.counting.drain();
-        if let Some(writing) = self.writing {
-            writing.drain();
+        let Threads { housekeeping, counting, writing } = self.threads;
+        for thread in [housekeeping, counting, writing].into_iter().flatten() {
+            thread.drain();
         }
-        self.log.close().context("the log did not close cleanly")?;
+        self.footing.close().context("the log did not close cleanly")?;
         Ok(Drained { counts: self.progress.counts(), failure: self.progress.failure().map(str::to_owned) })
     }
-}
-
-fn recover_all(
-    config: &Config,
-    files: &Files,
-    totals: &mut SqliteTotals,
-    log: &EmbeddedLog,
-    cells: &LiveCells,
-) -> anyhow::Result<Vec<(u32, Owned)>> {
-    let placement_seed = rand::random();
-    let mut reader = log.reader()?;
-    let recover = |partition| {
-        let options = Options {
-            partition,
-            partitions: config.server.partitions,
-            hash_seed: config.hash_seed,
-            ids_max: Options::IDS_MAX_DEFAULT,
-            totals_max: Options::TOTALS_MAX_DEFAULT,
-            placement_seed,
-        };
-        let mut owned = recover::recover(options, totals, &mut reader, &files.snapshots(), cells)?;
-        recover::catch_up(&mut owned, partition, totals, &mut reader)?;
-        Ok((partition, owned))
-    };
-    (0..config.server.partitions).map(recover).collect()
-}
-
-/// Appends the configured definitions to every partition where others are in force.
-fn announce(log: &EmbeddedLog, owned: &[(u32, Owned)], wanted: &Definitions) -> anyhow::Result<()> {
-    let appender = log.appender();
-    let mut pending = Vec::new();
-    for (partition, owned) in owned {
-        if let Some(meter) = owned.processor.redefined(wanted) {
-            bail!(
-                "meter `{meter}` has records in this data directory; its unit, base_unit, scale and aggregation must \
-                 stay as they were. Give the new meaning a new name"
-            );
-        }
-        if owned.processor.definitions() != Some(wanted) {
-            let envelope = encode_control(&Control::Definitions(wanted.clone()), Origin::default());
-            pending.push(appender.append(*partition, envelope));
-        }
-    }
-    for append in pending {
-        append.wait_blocking().context("definitions cannot be appended to the log")?;
-    }
-    Ok(())
 }
 
 /// What the threads are made from.
 #[derive(Clone, Copy)]
 struct Parts<'a> {
     config: &'a Config,
-    files: &'a Files,
-    log: &'a EmbeddedLog,
+    footing: &'a dyn Footing,
     progress: &'a Arc<Progress>,
+    cells: &'a Cells,
 }
 
 impl Parts<'_> {
-    fn start_counting(&self, totals: SqliteTotals, owned: Vec<(u32, Owned)>) -> anyhow::Result<Thread> {
-        let Self { config, files, log, progress } = *self;
+    fn start(&self, duties: Duties, threads: &mut Threads) -> anyhow::Result<()> {
+        self.footing.totals()?.identity(&self.footing.installation())?;
+        if duties.writes_raw {
+            threads.writing = Some(self.start_writing()?);
+        }
+        if duties.counts {
+            threads.counting = Some(self.start_counting()?);
+        } else {
+            self.progress.joined.store(true, Ordering::Release);
+        }
+        threads.housekeeping = self.start_housekeeping()?;
+        Ok(())
+    }
+
+    fn start_counting(&self) -> anyhow::Result<Thread> {
+        let Self { config, footing, progress, cells } = *self;
         let draining = Arc::new(AtomicBool::new(false));
+        let assignment = Arc::new(Assignment::new(footing.counting()?));
+        let wanted = config.definitions();
+        let announcer = Announcer::new(wanted, assignment.is_exclusive(), footing.totals()?.as_mut())?;
+        let recovery = Recovery::start(self.recoverer(&assignment)?)?;
+        let committer = Committer::start(footing.totals()?, Arc::clone(progress), footing.snapshots_dir())?;
         let counter = Counter {
-            log: Box::new(log.reader()?),
-            owned,
-            committer: Committer::start(Box::new(totals), Arc::clone(progress), files.snapshots())?,
+            log: footing.reader()?,
+            appender: footing.appender(),
+            announcer,
+            assignment,
+            recovery,
+            committer,
             progress: Arc::clone(progress),
+            cells: cells.clone(),
             cadence: Cadence { commit_every: config.commit_interval, snapshot_every: config.snapshot_interval },
             draining: Arc::clone(&draining),
+            state: Counting::default(),
         };
         spawn("counter", progress, draining, || counter.run())
     }
 
-    fn start_writing(&self, raw: SqliteRaw) -> anyhow::Result<Thread> {
-        let Self { config, files, log, progress } = *self;
+    fn recoverer(&self, assignment: &Arc<Assignment>) -> anyhow::Result<Recoverer> {
+        let installation = self.footing.installation();
+        let options = Options {
+            partition: 0,
+            partitions: installation.partitions,
+            hash_seed: installation.hash_seed,
+            ids_max: Options::IDS_MAX_DEFAULT,
+            totals_max: Options::TOTALS_MAX_DEFAULT,
+            placement_seed: rand::random(),
+        };
+        Ok(Recoverer {
+            options,
+            book: self.footing.totals()?,
+            log: self.footing.reader()?,
+            snapshots_dir: self.footing.snapshots_dir(),
+            owner: self.footing.owner(),
+            assignment: Arc::clone(assignment),
+            progress: Arc::clone(self.progress),
+        })
+    }
+
+    fn start_writing(&self) -> anyhow::Result<Thread> {
+        let Self { config, footing, progress, .. } = *self;
         let draining = Arc::new(AtomicBool::new(false));
-        let book: Box<dyn RawBook> = Box::new(raw);
-        let totals: Box<dyn TotalsBook> = Box::new(SqliteTotals::open_read_only(&files.totals())?);
         let writer = RawWriter {
-            log: Box::new(log.reader()?),
-            totals,
-            book,
+            log: footing.reader()?,
+            totals: footing.books().totals()?,
+            book: footing.raw()?,
+            ownership: footing.writing()?,
             hasher: Hasher::new(config.hash_seed),
             progress: Arc::clone(progress),
             gathering: Gathering { rows_max: config.raw.gather_rows_max, every: config.raw.gather_interval },
             draining: Arc::clone(&draining),
+            partitions: BTreeSet::new(),
+            news: Vec::new(),
         };
         spawn("raw", progress, draining, || writer.run())
     }
 
-    fn start_retaining(&self) -> anyhow::Result<Thread> {
-        let Self { config, log, progress, .. } = *self;
-        let draining = Arc::new(AtomicBool::new(false));
-        let retention = Retention {
-            log: log.retainer(),
-            reader: Box::new(log.reader()?),
-            keep: config.log_retention,
-            progress: Arc::clone(progress),
-            stopping: Arc::clone(&draining),
-        };
-        spawn("retention", progress, draining, || retention.run())
+    fn start_housekeeping(&self) -> anyhow::Result<Option<Thread>> {
+        let Some(housekeeping) = self.footing.housekeeping()? else { return Ok(None) };
+        let (stopping, progress) = (Arc::new(AtomicBool::new(false)), Arc::clone(self.progress));
+        let stop = Arc::clone(&stopping);
+        spawn("housekeeping", self.progress, stopping, move || housekeeping.run(&progress, &stop)).map(Some)
     }
 }
 
@@ -260,13 +288,21 @@ fn spawn(
     draining: Arc<AtomicBool>,
     body: impl FnOnce() + Send + 'static,
 ) -> anyhow::Result<Thread> {
+    let handle = spawn_caught(name, progress, body)?;
+    Ok(Thread { draining, handle })
+}
+
+fn spawn_caught(
+    name: &'static str,
+    progress: &Arc<Progress>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
     let progress = Arc::clone(progress);
-    let handle = std::thread::Builder::new().name(name.into()).spawn(move || {
+    std::thread::Builder::new().name(name.into()).spawn(move || {
         // The state that a panic leaves behind is never looked at again: the node
         // stops, and recovery starts from the books.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
             progress.fail(format!("the {name} thread panicked; this is a bug"));
         }
-    })?;
-    Ok(Thread { draining, handle })
+    })
 }

@@ -1,7 +1,10 @@
 //! How far every partition has come: written by the node's threads, read by health,
 //! metrics and live answers. Holds no decision and takes none.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +15,17 @@ use odometer_schemas::verdict::VerdictCounts;
 pub(crate) fn now() -> TimeMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimeMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What this node has to do with a partition's counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Another node counts it, or nobody.
+    Elsewhere = 0,
+    /// Assigned to this node, whose answers are not authoritative yet.
+    Recovering = 1,
+    /// Counted here, with everything that the log held when it was taken over.
+    Authoritative = 2,
 }
 
 /// The progress of one partition. Offsets satisfy
@@ -32,6 +46,9 @@ pub(crate) struct PartitionProgress {
     pub(crate) ids: AtomicU64,
     /// Log time since which all ids are remembered, Unix milliseconds.
     pub(crate) ids_since_ms: AtomicI64,
+    /// Whether this node writes its raw rows.
+    pub(crate) writes_raw: AtomicBool,
+    standing: AtomicU8,
     counts: [AtomicU64; 6],
     stages: [Stage; 3],
 }
@@ -68,6 +85,37 @@ impl StageName {
 }
 
 impl PartitionProgress {
+    pub(crate) fn standing(&self) -> Standing {
+        match self.standing.load(Acquire) {
+            0 => Standing::Elsewhere,
+            1 => Standing::Recovering,
+            _ => Standing::Authoritative,
+        }
+    }
+
+    pub(crate) fn stand(&self, standing: Standing) {
+        self.standing.store(standing as u8, Release);
+    }
+
+    /// Forgets what another node counts from now on.
+    pub(crate) fn leave(&self) {
+        self.stand(Standing::Elsewhere);
+        for offset in [&self.end_offset, &self.next_offset, &self.committed_offset, &self.ids] {
+            offset.store(0, Relaxed);
+        }
+        for time in [&self.log_time_ms, &self.ids_since_ms] {
+            time.store(0, Relaxed);
+        }
+        self.set_counts(&VerdictCounts::default());
+        self.moved(StageName::Count);
+        self.moved(StageName::Totals);
+    }
+
+    /// Raises the log's known end.
+    pub(crate) fn ends_at_least(&self, offset: u64) {
+        self.end_offset.fetch_max(offset, Release);
+    }
+
     /// Publishes the counts of a partition.
     pub(crate) fn set_counts(&self, counts: &VerdictCounts) {
         let values =
@@ -119,8 +167,10 @@ impl PartitionProgress {
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) partitions: Vec<PartitionProgress>,
-    /// Every partition has been recovered and is being counted.
-    pub(crate) recovered: AtomicBool,
+    /// Whether it is known which partitions this node counts.
+    pub(crate) joined: AtomicBool,
+    /// How often that changed.
+    pub(crate) rebalances: AtomicU64,
     failure: OnceLock<String>,
     committed: Mutex<u64>,
     committed_changed: Condvar,
@@ -130,7 +180,8 @@ impl Progress {
     pub(crate) fn new(partitions: u32) -> Self {
         Self {
             partitions: (0..partitions).map(|_| PartitionProgress::default()).collect(),
-            recovered: AtomicBool::new(false),
+            joined: AtomicBool::new(false),
+            rebalances: AtomicU64::new(0),
             failure: OnceLock::new(),
             committed: Mutex::new(0),
             committed_changed: Condvar::new(),
@@ -141,9 +192,20 @@ impl Progress {
         &self.partitions[partition as usize]
     }
 
-    /// Notes a failure that stops the node; the first one stays.
+    /// Whether every partition that this node counts is authoritative.
+    pub(crate) fn is_authoritative(&self) -> bool {
+        self.joined.load(Acquire) && self.partitions.iter().all(|p| p.standing() != Standing::Recovering)
+    }
+
+    /// The partitions that this node has to do with.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (u32, &PartitionProgress)> {
+        let is_own = |p: &PartitionProgress| p.standing() != Standing::Elsewhere || p.writes_raw.load(Acquire);
+        (0..).zip(&self.partitions).filter(move |(_, p)| is_own(p))
+    }
+
+    /// Notes a failure that stops the node; the first one stays. Whoever stops it
+    /// tells the user.
     pub(crate) fn fail(&self, failure: String) {
-        tracing::error!("{failure}");
         let _ = self.failure.set(failure);
         self.committed_changed.notify_all();
     }

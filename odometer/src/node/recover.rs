@@ -1,15 +1,24 @@
-//! Takes every partition up where the totals book left it: claim, restore, and learn
-//! the ids again that no snapshot holds.
+//! Takes partitions up where the totals book left them, on a thread of its own:
+//! claim, restore, and learn the ids again that no snapshot holds. Meanwhile the
+//! counting thread goes on with what it has.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
-use anyhow::{Context, ensure};
 use odometer_aggregator::{LiveCells, Options, Processor};
-use odometer_ingest::log::LogReader;
+use odometer_ingest::log::{LogError, LogReader, PendingAppend};
 use odometer_schemas::commit::PartitionState;
+use odometer_schemas::limits::PARTITIONS_MAX;
 use odometer_sink::BookError;
-use odometer_sink::totals::{Claim, OwnedCommit, TotalsBook};
+use odometer_sink::totals::{Claim, TotalsBook};
 
+use super::assignment::{Assignment, Term};
+use super::backoff::Backoff;
+use super::footing::log_may_recover;
+use super::progress::{Progress, StageName, with_causes};
 use super::snapshots;
 
 /// Log bytes read at once while learning.
@@ -23,85 +32,198 @@ pub(crate) struct Owned {
     pub(crate) epoch: u64,
     /// The offset that the newest snapshot file reaches.
     pub(crate) snapshot_offset: u64,
+    /// Its live counters, shown once they are authoritative.
+    pub(crate) cells: LiveCells,
+    /// Answers are authoritative once counted up to here.
+    pub(crate) authoritative_from: u64,
+    /// Definitions on their way to the log.
+    pub(crate) announcement: Option<PendingAppend>,
+    /// When its log last moved, as far as this node knows.
+    pub(crate) moved: Instant,
 }
 
-/// Claims and recovers one partition.
-pub(crate) fn recover(
-    options: Options,
-    book: &mut dyn TotalsBook,
-    log: &mut dyn LogReader,
-    snapshots_dir: &Path,
-    cells: &LiveCells,
-) -> anyhow::Result<Owned> {
-    let partition = options.partition;
-    let state = claim(book, partition).with_context(|| format!("partition {partition} cannot be claimed"))?;
-    let bounds = log.bounds(partition)?;
-    ensure!(
-        (bounds.start_offset..=bounds.end_offset).contains(&state.next_offset),
-        "partition {partition}: the totals book is at offset {}, the log holds {}..{}; log and book do not belong together or the log was cut",
-        state.next_offset,
-        bounds.start_offset,
-        bounds.end_offset
-    );
-    let snapshot = snapshots::read(snapshots_dir, partition);
-    let (epoch, snapshot_offset) = (state.epoch, snapshot.as_ref().map_or(0, |s| s.next_offset));
-    let mut processor = Processor::restore(options, &state, snapshot, cells.clone())?;
-    learn(&mut processor, partition, book, log, bounds.start_offset)?;
-    Ok(Owned { processor, epoch, snapshot_offset })
+/// Why a partition was not recovered.
+#[derive(Debug, thiserror::Error)]
+enum RecoverError {
+    #[error("partition {partition} cannot be claimed")]
+    Claim {
+        partition: u32,
+        #[source]
+        source: BookError,
+    },
+    #[error(transparent)]
+    Book(#[from] BookError),
+    #[error("the log cannot be read")]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Restore(String),
+    #[error(
+        "partition {partition}: the totals book is at offset {next_offset}, the log holds {start_offset}..{end_offset}; \
+         log and book do not belong together or the log was cut"
+    )]
+    Cut { partition: u32, next_offset: u64, start_offset: u64, end_offset: u64 },
+    #[error("the log gave nothing at offset {offset}, which was counted before")]
+    Missing { offset: u64 },
+    /// The partition's term has ended; nobody waits for it.
+    #[error("the partition is not assigned any more")]
+    Ended,
+    /// Whoever gives out partitions does not know this node now.
+    #[error("the assignment is not confirmed yet")]
+    Unproven,
 }
 
-/// Claims from the epoch that the book is at.
-fn claim(book: &mut dyn TotalsBook, partition: u32) -> Result<PartitionState, BookError> {
-    let cursor = book.cursors()?.into_iter().find(|cursor| cursor.partition == partition);
-    let from_epoch = cursor.map_or(0, |cursor| cursor.epoch);
-    book.claim(&Claim { partition, from_epoch, owner: String::new() })
-}
-
-fn learn(
-    processor: &mut Processor,
-    partition: u32,
-    book: &mut dyn TotalsBook,
-    log: &mut dyn LogReader,
-    start_offset: u64,
-) -> anyhow::Result<()> {
-    let until = processor.next_offset();
-    let mut from = processor.learn_from().max(start_offset);
-    while from < until {
-        let to = until.min(from + EXCEPTIONS_OFFSETS);
-        let exceptions = book.exceptions(partition, from..to)?;
-        while from < to {
-            let entries = log.read(partition, from, READ_BYTES_MAX)?;
-            let Some(last) = entries.last().map(|entry| entry.offset) else { break };
-            for entry in entries.iter().filter(|entry| entry.offset < to) {
-                let found = exceptions.binary_search_by_key(&entry.offset, |row| row.offset);
-                processor.learn(entry, found.ok().map(|at| exceptions[at].verdicts.as_slice()));
+impl RecoverError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Claim { source, .. } | Self::Book(source) => {
+                source.is_retryable() || matches!(source, BookError::EpochMoved { .. })
             }
-            from = (last + 1).min(to);
+            Self::Log(error) => log_may_recover(error),
+            Self::Unproven | Self::Missing { .. } => true,
+            Self::Restore(_) | Self::Cut { .. } | Self::Ended => false,
         }
-        // The log may end in a gap below the cursor.
-        from = from.max(to);
     }
-    Ok(())
 }
 
-/// Counts what the log holds beyond the totals book, so that the node starts with
-/// authoritative answers.
-pub(crate) fn catch_up(
-    owned: &mut Owned,
-    partition: u32,
-    book: &mut dyn TotalsBook,
-    log: &mut dyn LogReader,
-) -> anyhow::Result<()> {
-    loop {
-        let entries = log.read(partition, owned.processor.next_offset(), READ_BYTES_MAX)?;
-        if entries.is_empty() {
-            return Ok(());
-        }
-        for entry in &entries {
-            owned.processor.handle(entry)?;
-        }
-        if let Some(commit) = owned.processor.poll_commit() {
-            book.commit(&[OwnedCommit { epoch: owned.epoch, commit }])?;
-        }
+/// The counting thread's end of the recovery thread.
+pub(crate) struct Recovery {
+    orders: SyncSender<Term>,
+    recovered: Receiver<(Term, Owned)>,
+    thread: JoinHandle<()>,
+}
+
+/// What recovering takes.
+pub(crate) struct Recoverer {
+    /// For every partition the same, but for its number.
+    pub(crate) options: Options,
+    pub(crate) book: Box<dyn TotalsBook>,
+    pub(crate) log: Box<dyn LogReader>,
+    pub(crate) snapshots_dir: PathBuf,
+    pub(crate) owner: String,
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Recovery {
+    pub(crate) fn start(recoverer: Recoverer) -> std::io::Result<Self> {
+        // A partition is ordered once a term, and terms that ended are passed over.
+        let (orders, inbox) = sync_channel(2 * PARTITIONS_MAX as usize);
+        let (outbox, recovered) = channel();
+        let progress = Arc::clone(&recoverer.progress);
+        let thread = super::spawn_caught("recovery", &progress, move || recoverer.run(&inbox, &outbox))?;
+        Ok(Self { orders, recovered, thread })
+    }
+
+    /// Asks for a partition.
+    pub(crate) fn order(&self, term: Term) {
+        // A thread that is gone has failed, and said so.
+        let _ = self.orders.send(term);
+    }
+
+    /// A partition that is ready to be counted.
+    pub(crate) fn take(&self) -> Option<(Term, Owned)> {
+        self.recovered.try_recv().ok()
+    }
+
+    /// Ends the thread; call once all terms have ended.
+    pub(crate) fn finish(self) {
+        drop(self.orders);
+        let _ = self.thread.join();
     }
 }
+
+impl Recoverer {
+    fn run(mut self, orders: &Receiver<Term>, recovered: &Sender<(Term, Owned)>) {
+        while let Ok(term) = orders.recv() {
+            let mut backoff = Backoff::new();
+            while self.progress.failure().is_none() && self.assignment.holds(term) {
+                match self.recover(term) {
+                    Ok(owned) => {
+                        if recovered.send((term, owned)).is_err() {
+                            return;
+                        }
+                        break;
+                    }
+                    Err(error) if error.is_retryable() => {
+                        let reason = format!("recovering: {}", with_causes(&error));
+                        tracing::debug!("partition {}: {reason}", term.partition);
+                        self.progress.of(term.partition).stuck(StageName::Count, reason);
+                        backoff.sleep();
+                    }
+                    Err(RecoverError::Ended) => break,
+                    Err(error) => self.progress.fail(with_causes(&error)),
+                }
+            }
+        }
+    }
+
+    fn recover(&mut self, term: Term) -> Result<Owned, RecoverError> {
+        let started = Instant::now();
+        let partition = term.partition;
+        let state = self.claim(term)?;
+        let bounds = self.log.bounds(partition)?;
+        let (start_offset, end_offset, next_offset) = (bounds.start_offset, bounds.end_offset, state.next_offset);
+        if !(start_offset..=end_offset).contains(&next_offset) {
+            return Err(RecoverError::Cut { partition, next_offset, start_offset, end_offset });
+        }
+        let snapshot = snapshots::read(&self.snapshots_dir, partition);
+        let snapshot_offset = snapshot.as_ref().map_or(0, |s| s.next_offset);
+        let (options, cells) = (Options { partition, ..self.options }, LiveCells::default());
+        let mut processor = Processor::restore(options, &state, snapshot, cells.clone())
+            .map_err(|error| RecoverError::Restore(error.to_string()))?;
+        self.learn(term, &mut processor, start_offset)?;
+        let seconds = started.elapsed().as_secs_f64();
+        metrics::histogram!("odometer_recovery_seconds").record(seconds);
+        tracing::debug!("partition {partition}: claimed with epoch {} at {next_offset}, {seconds:.3} s", state.epoch);
+        Ok(Owned {
+            processor,
+            epoch: state.epoch,
+            snapshot_offset,
+            cells,
+            authoritative_from: end_offset,
+            announcement: None,
+            moved: Instant::now(),
+        })
+    }
+
+    /// Claims from the epoch that the book was at before this node was found to be
+    /// still assigned: a successor's claim would have moved it.
+    fn claim(&mut self, term: Term) -> Result<PartitionState, RecoverError> {
+        let partition = term.partition;
+        let failed = |source| RecoverError::Claim { partition, source };
+        let cursor = self.book.cursors().map_err(failed)?.into_iter().find(|cursor| cursor.partition == partition);
+        let from_epoch = cursor.map_or(0, |cursor| cursor.epoch);
+        if !self.assignment.prove(term)? {
+            return Err(if self.assignment.holds(term) { RecoverError::Unproven } else { RecoverError::Ended });
+        }
+        let claim = Claim { partition, from_epoch, owner: self.owner.clone() };
+        self.book.claim(&claim).map_err(failed)
+    }
+
+    fn learn(&mut self, term: Term, processor: &mut Processor, start_offset: u64) -> Result<(), RecoverError> {
+        let (partition, until) = (term.partition, processor.next_offset());
+        let mut from = processor.learn_from().max(start_offset);
+        while from < until {
+            let to = until.min(from + EXCEPTIONS_OFFSETS);
+            let exceptions = self.book.exceptions(partition, from..to)?;
+            while from < to {
+                if !self.assignment.holds(term) {
+                    return Err(RecoverError::Ended);
+                }
+                let entries = self.log.read(partition, from, READ_BYTES_MAX)?;
+                // The cursor stands behind an entry that was counted, so this one is
+                // only not there yet; to go on without it would forget ids.
+                let Some(last) = entries.last().map(|entry| entry.offset) else {
+                    return Err(RecoverError::Missing { offset: from });
+                };
+                for entry in entries.iter().filter(|entry| entry.offset < to) {
+                    let found = exceptions.binary_search_by_key(&entry.offset, |row| row.offset);
+                    processor.learn(entry, found.ok().map(|at| exceptions[at].verdicts.as_slice()));
+                }
+                from = (last + 1).min(to);
+            }
+        }
+        Ok(())
+    }
+}
+

@@ -3,7 +3,6 @@
 //! snapshot learns ids from the log, so the configuration keeps the retention longer
 //! than the dedupe window.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use odometer_ingest::log::{LogError, LogReader};
 use odometer_schemas::time::TimeMs;
 use odometer_sink::raw::range_start;
 
+use super::Housekeeping;
 use super::progress::{Progress, now};
 
 /// Time between two looks. Removing is cheap, and a retention is days long.
@@ -23,18 +23,16 @@ pub(crate) struct Retention {
     pub(crate) log: LogRetainer,
     pub(crate) reader: Box<dyn LogReader>,
     pub(crate) keep: Duration,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) stopping: Arc<AtomicBool>,
 }
 
-impl Retention {
-    /// Runs until told to stop. A failure is a warning: the log only grows.
-    pub(crate) fn run(mut self) {
+impl Housekeeping for Retention {
+    /// A failure is a warning: the log only grows.
+    fn run(mut self: Box<Self>, progress: &Progress, stopping: &AtomicBool) {
         let mut looked: Option<Instant> = None;
-        while !self.stopping.load(Ordering::Acquire) && self.progress.failure().is_none() {
+        while !stopping.load(Ordering::Acquire) && progress.failure().is_none() {
             if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
                 looked = Some(Instant::now());
-                if let Err(error) = self.look() {
+                if let Err(error) = self.look(progress) {
                     tracing::warn!("old log entries were not removed: {error}");
                 }
             }
@@ -42,11 +40,14 @@ impl Retention {
         }
     }
 
-    fn look(&mut self) -> Result<(), LogError> {
+}
+
+impl Retention {
+    fn look(&mut self, progress: &Progress) -> Result<(), LogError> {
         let keep_ms = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
         let oldest = now().plus_ms(-keep_ms);
         for partition in 0..self.reader.partitions() {
-            let needed = range_start(self.progress.of(partition).raw_offset.load(Ordering::Acquire));
+            let needed = range_start(progress.of(partition).raw_offset.load(Ordering::Acquire));
             let below = first_at(self.reader.as_mut(), partition, oldest)?.min(needed);
             if below > self.reader.bounds(partition)?.start_offset {
                 let removed = self.log.retain(partition, below)?;

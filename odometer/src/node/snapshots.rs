@@ -15,7 +15,9 @@ fn path(directory: &Path, partition: u32) -> PathBuf {
 pub(crate) fn write(directory: &Path, partition: u32, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let target = path(directory, partition);
-    let temporary = target.with_extension("tmp");
+    // The directory may be shared: whoever still writes for an older owner must not
+    // write into the same file.
+    let temporary = target.with_extension(format!("{:016x}.tmp", rand::random::<u64>()));
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;

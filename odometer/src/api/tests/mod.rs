@@ -71,7 +71,7 @@ impl Rig {
         // A node starts outside of any runtime.
         let node = tokio::task::block_in_place(|| Node::start(&config)).unwrap();
         let definitions = SharedDefinitions::new(config.definitions());
-        let gateway = Gateway::new(node.log.appender(), definitions, GatewayOptions::default());
+        let gateway = Gateway::new(node.appender(), definitions, GatewayOptions::default());
         let api = Api::new(&config, &node, gateway, recorder()).unwrap();
         Self { node: Some(node), router: router(api), _directory: directory }
     }
@@ -121,18 +121,18 @@ impl Rig {
 
     /// Puts bytes into the log that no gateway lets in.
     pub(super) async fn append(&self, partition: u32, bytes: Vec<u8>) -> u64 {
-        self.node().log.appender().append(partition, bytes).wait().await.unwrap().offset
+        self.node().appender().append(partition, bytes).wait().await.unwrap().offset
     }
 
     /// Waits until both books have everything that the log holds.
     pub(super) async fn settle(&self) {
-        let mut reader = self.node().log.reader().unwrap();
+        let mut reader = self.node().footing.reader().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let behind = |reader: &mut dyn LogReader| {
             let raw = |p: u32| self.node().progress.of(p).raw_offset.load(std::sync::atomic::Ordering::Acquire);
             (0..reader.partitions()).any(|p| raw(p) < reader.bounds(p).unwrap().end_offset)
         };
-        while behind(&mut reader) {
+        while behind(reader.as_mut()) {
             assert!(Instant::now() < deadline, "the raw book does not follow: {:?}", self.node().progress);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
