@@ -23,11 +23,12 @@ use crate::error::BookError;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
-
+mod postgres;
 mod rules;
 mod sqlite;
 mod values;
 
+pub use postgres::PgTotals;
 pub use sqlite::SqliteTotals;
 
 /// What a book belongs to. It never changes.
