@@ -96,15 +96,16 @@ impl TotalsBook for PgTotals {
     }
 
     fn totals(&mut self, filter: &TotalsFilter) -> Result<Vec<TotalRow>, BookError> {
-        self.session
-            .transaction(Isolation::Moment, "reading totals", async |connection| read::totals(connection, filter).await)
+        self.session.transaction(Isolation::Moment, "reading totals", async |connection| {
+            read::totals(connection, filter, None).await
+        })
     }
 
     fn snapshot(&mut self, filter: &TotalsFilter) -> Result<TotalsSnapshot, BookError> {
         self.session.transaction(Isolation::Moment, "reading a snapshot", async |connection| {
             Ok(TotalsSnapshot {
                 installation: read::installation(connection).await?.ok_or(BookError::NoInstallation)?,
-                totals: read::totals(connection, filter).await?,
+                totals: read::totals(connection, filter, None).await?,
                 cursors: read::cursors(connection).await?,
             })
         })

@@ -110,24 +110,30 @@ fn total(row: &Columns<'_>) -> Result<TotalRow, BookError> {
 }
 
 /// One statement for every filter: the server plans it for the parts that are given.
-pub(super) async fn totals(connection: &mut PgConnection, filter: &TotalsFilter) -> Result<Vec<TotalRow>, BookError> {
+const TOTALS: &str = "SELECT tenant, meter, period_start, period_end, quantity::text AS quantity, records, digest,
+        aggregation, sum::text AS sum, state
+    FROM period_totals
+    WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR meter = $2)
+        AND period_start >= $3 AND period_start < $4 AND period_end > $5 AND ($6::bigint IS NULL OR partition = $6)
+    ORDER BY tenant, meter, period_start";
+
+/// The totals asked for, of all partitions or of one.
+pub(super) async fn totals(
+    connection: &mut PgConnection,
+    filter: &TotalsFilter,
+    partition: Option<u32>,
+) -> Result<Vec<TotalRow>, BookError> {
     let (starts, end_above) = filter.period.map_or((i64::MIN..i64::MAX, i64::MIN), |period| {
         let (starts, end_above) = period.bounds();
         (starts.start.0..starts.end.0, end_above)
     });
-    let query = sqlx::query(
-        "SELECT tenant, meter, period_start, period_end, quantity::text AS quantity, records, digest, aggregation,
-             sum::text AS sum, state
-         FROM period_totals
-         WHERE ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR meter = $2)
-             AND period_start >= $3 AND period_start < $4 AND period_end > $5
-         ORDER BY tenant, meter, period_start",
-    )
-    .bind(&filter.tenant)
-    .bind(&filter.meter)
-    .bind(starts.start)
-    .bind(starts.end)
-    .bind(end_above);
+    let query = sqlx::query(TOTALS)
+        .bind(&filter.tenant)
+        .bind(&filter.meter)
+        .bind(starts.start)
+        .bind(starts.end)
+        .bind(end_above)
+        .bind(partition.map(i64::from));
     rows(connection, PERIOD_TOTALS, query, total).await
 }
 
@@ -138,18 +144,12 @@ pub(super) async fn partition_state(
 ) -> Result<PartitionState, BookError> {
     let cursor = cursors(connection).await?.into_iter().find(|cursor| cursor.partition == partition);
     let cursor = cursor.ok_or_else(|| BookError::out_of_range(format!("partition {partition} has no row")))?;
-    let query = sqlx::query(
-        "SELECT tenant, meter, period_start, period_end, quantity::text AS quantity, records, digest, aggregation,
-             sum::text AS sum, state
-         FROM period_totals WHERE partition = $1 ORDER BY tenant, meter, period_start",
-    )
-    .bind(i64::from(partition));
     Ok(PartitionState {
         epoch: cursor.epoch,
         next_offset: cursor.next_offset,
         log_time_ms: cursor.log_time_ms,
         counts: cursor.counts,
-        totals: rows(connection, PERIOD_TOTALS, query, total).await?,
+        totals: totals(connection, &TotalsFilter::default(), Some(partition)).await?,
         marks: marks(connection, partition).await?,
         rules: rules(connection, partition).await?,
     })

@@ -43,6 +43,8 @@ const SETTINGS: &str = "SELECT
     set_config('idle_in_transaction_session_timeout', $3, false),
     set_config('default_transaction_read_only',
         CASE WHEN $4 THEN 'on' ELSE current_setting('default_transaction_read_only') END, false),
+    -- What a filter leaves out must not shape the plan of one that has it.
+    set_config('plan_cache_mode', 'force_custom_plan', false),
     set_config('synchronous_commit',
         CASE WHEN current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";
 
