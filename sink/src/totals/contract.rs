@@ -308,12 +308,16 @@ fn contradictions_are_refused(storage: &mut dyn Storage) {
         (commit(0, 5, 4), "ends before"),
         (PartitionCommit { exceptions: vec![exception], ..commit(0, 0, 5) }, "offset 5"),
         (PartitionCommit { definitions: vec![definitions], ..commit(0, 0, 5) }, "offset 9"),
+        (PartitionCommit { totals: vec![total("a", "m", 1), total("a", "m", 2)], ..commit(0, 0, 5) }, "one key"),
     ];
     for (commit, problem) in wrong {
         let error = apply(&mut *book, 1, &commit).expect_err("a contradiction is refused");
         assert!(matches!(error, CommitError::Invalid { .. }) && error.to_string().contains(problem), "{error}");
         assert!(!error.is_retryable());
     }
+    let twice = [(0, 5), (5, 9)].map(|(from, next)| OwnedCommit { epoch: 1, commit: commit(0, from, next) });
+    assert!(matches!(book.commit(&twice), Err(CommitError::Invalid { partition: 0, next_offset: 9, .. })));
+    book.commit(&[]).expect("nothing is nothing to refuse");
     assert_eq!(claim(&mut *book, 0).next_offset, 0);
 }
 

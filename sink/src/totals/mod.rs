@@ -23,8 +23,12 @@ use crate::error::BookError;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+mod postgres;
+mod rules;
 mod sqlite;
+mod values;
 
+pub use postgres::PgTotals;
 pub use sqlite::SqliteTotals;
 
 /// What a book belongs to. It never changes.
@@ -238,43 +242,4 @@ pub trait TotalsBook: Send {
     /// # Errors
     /// As [`TotalsBook::totals`].
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError>;
-}
-
-/// The epoch that a claim makes, once it is sure that the claim is possible.
-fn claimed_epoch(installation: &Installation, claim: &Claim) -> Result<u64, BookError> {
-    let Claim { partition, from_epoch, .. } = *claim;
-    if partition >= installation.partitions {
-        return Err(BookError::out_of_range(format!(
-            "partition {partition} cannot be claimed: the installation has {}",
-            installation.partitions
-        )));
-    }
-    // Both books keep epochs in signed 64 bits.
-    match from_epoch.checked_add(1).filter(|epoch| i64::try_from(*epoch).is_ok()) {
-        Some(epoch) => Ok(epoch),
-        None => Err(BookError::out_of_range(format!(
-            "partition {partition} cannot be claimed: there is no epoch after {from_epoch}"
-        ))),
-    }
-}
-
-/// What every book checks before it writes anything.
-fn check(commit: &PartitionCommit) -> Result<(), CommitError> {
-    let invalid = |problem: String| {
-        Err(CommitError::Invalid { partition: commit.partition, next_offset: commit.next_offset, problem })
-    };
-    if !commit.counts.is_conserved() {
-        return invalid(format!("records were lost or invented: {:?}", commit.counts));
-    }
-    if commit.next_offset < commit.from_offset {
-        return invalid(format!("it starts at offset {} and ends before it", commit.from_offset));
-    }
-    let range = commit.from_offset..commit.next_offset;
-    let offsets = commit.exceptions.iter().map(|e| e.offset).chain(commit.definitions.iter().map(|d| d.offset));
-    for offset in offsets {
-        if !range.contains(&offset) {
-            return invalid(format!("it brings offset {offset}, outside of {range:?}"));
-        }
-    }
-    Ok(())
 }

@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, SourceMark, TotalRow};
-use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Digest;
-use odometer_schemas::envelope::{Decoded, decode};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::verdict::VerdictCounts;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, params};
 
+use super::super::rules::Standing;
+use super::super::values::{definitions_of_bytes, words_of_bytes};
 use super::super::{Installation, PartitionCursor, TotalsFilter};
 use super::FILE;
 use crate::error::BookError;
@@ -82,14 +82,16 @@ pub(super) fn cursors(connection: &Connection) -> Result<Vec<PartitionCursor>, B
     })
 }
 
-/// The partition's epoch; zero when it was never claimed.
-pub(super) fn epoch(connection: &Connection, partition: u32) -> Result<u64, BookError> {
+/// Where the partition's row stands, unless it was never claimed.
+pub(super) fn standing(connection: &Connection, partition: u32) -> Result<Option<Standing>, BookError> {
     let query = Query {
         table: "partitions",
         key_columns: 1,
-        sql: "SELECT partition, epoch FROM partitions WHERE partition = ?",
+        sql: "SELECT partition, epoch, next_offset FROM partitions WHERE partition = ?",
     };
-    Ok(query.rows(connection, [partition], |row| row.fitting(1))?.pop().unwrap_or(0))
+    let mut rows = query
+        .rows(connection, [partition], |row| Ok(Standing { epoch: row.fitting(1)?, next_offset: row.fitting(2)? }))?;
+    Ok(rows.pop())
 }
 
 const TOTAL_COLUMNS_TABLE: &str = "period_totals";
@@ -170,14 +172,11 @@ fn marks(connection: &Connection, partition: u32) -> Result<Vec<SourceMark>, Boo
         sql: "SELECT partition, source, epoch, low_water, above FROM source_marks WHERE partition = ? ORDER BY source",
     };
     query.rows(connection, [partition], |row| {
-        let (words, []) = row.blob(4)?.as_chunks::<8>() else {
-            return Err(row.corrupt(4, "is not a whole number of words".to_owned()));
-        };
         Ok(SourceMark {
             source: row.read(1, |text| u128::from_str_radix(text, 16).ok())?,
             epoch: row.fitting(2)?,
             low_water: row.parsed(3)?,
-            above: words.iter().map(|word| u64::from_le_bytes(*word)).collect(),
+            above: words_of_bytes(row.blob(4)?).map_err(|problem| row.corrupt(4, problem))?,
         })
     })
 }
@@ -210,15 +209,7 @@ pub(super) fn definitions_at(
               WHERE partition = ? AND \"offset\" < ? ORDER BY \"offset\" DESC LIMIT 1",
     };
     let mut rows = query.rows(connection, params![partition, clamped(offset)], |row| {
-        let problem = match decode(row.blob(2)?) {
-            Ok(Decoded::Control(control)) => match *control {
-                Control::Definitions(definitions) => return Ok(definitions),
-                _ => "holds another control record".to_owned(),
-            },
-            Ok(Decoded::Usage(_)) => "holds usage".to_owned(),
-            Err(error) => format!("does not decode: {error}"),
-        };
-        Err(row.corrupt(2, problem))
+        definitions_of_bytes(row.blob(2)?).map_err(|problem| row.corrupt(2, problem))
     })?;
     Ok(rows.pop())
 }
