@@ -91,9 +91,6 @@ pub enum WindowKind {
 }
 
 impl WindowKind {
-    /// All kinds, shortest first.
-    pub const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
-
     /// The window's width in milliseconds.
     #[must_use]
     pub const fn width_ms(self) -> i64 {
@@ -101,16 +98,6 @@ impl WindowKind {
             Self::Minute => MINUTE_MS,
             Self::Hour => HOUR_MS,
             Self::Day => DAY_MS,
-        }
-    }
-
-    /// `minute`, `hour` or `day`, as the books and the query API write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Minute => "minute",
-            Self::Hour => "hour",
-            Self::Day => "day",
         }
     }
 

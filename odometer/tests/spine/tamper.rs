@@ -32,7 +32,7 @@ const TAMPERS: [Tamper; 12] = [
         "digest",
     ),
     tamper("a total deleted", "totals", "DELETE FROM period_totals WHERE TOTAL", "total"),
-    tamper("a rollup", "raw", "UPDATE usage_rollups SET sum = sum + 1 WHERE \"window\" = 'day'", "rollup"),
+    tamper("a rollup", "raw", "UPDATE usage_rollups SET sum = sum + 1 WHERE range_start = 0", "rollup"),
 ];
 
 /// What `ROW` and `TOTAL` stand for: one row somewhere in the middle.

@@ -54,11 +54,10 @@ CREATE TABLE rejected_envelopes (
     PRIMARY KEY (partition, "offset")
 ) STRICT, WITHOUT ROWID;
 
--- What each aligned range of offsets brought to each window. A window's usage is the
--- merge of all its rows; a row replaces itself as its range grows.
+-- What each aligned range of offsets brought to each minute. A window's usage is the
+-- merge of the rows of all its minutes; a row replaces itself as its range grows.
 CREATE TABLE usage_rollups (
-    "window"     TEXT    NOT NULL, -- minute, hour or day
-    window_start INTEGER NOT NULL,
+    window_start INTEGER NOT NULL, -- of the minute
     tenant       TEXT    NOT NULL,
     meter        TEXT    NOT NULL,
     dimensions   TEXT    NOT NULL, -- a JSON object of the dimensions that the meter keeps
@@ -70,7 +69,7 @@ CREATE TABLE usage_rollups (
     sum          TEXT    NOT NULL, -- sum of quantities, decimal text of up to 128 bits
     records      INTEGER NOT NULL,
     state        BLOB    NOT NULL, -- what the aggregation needs to be merged
-    PRIMARY KEY (tenant, meter, "window", window_start, dimensions, partition, range_start)
+    PRIMARY KEY (tenant, meter, window_start, dimensions, partition, range_start)
 ) STRICT, WITHOUT ROWID;
 
 -- How far each partition has been written.
@@ -84,7 +83,7 @@ CREATE TABLE cursors (
 -- latest and unique_count, which plain SQL cannot merge, are NULL. The usage API answers
 -- all of them exactly.
 CREATE VIEW usage_windows AS
-SELECT "window", tenant, meter, window_start, dimensions,
+SELECT width, tenant, meter, window_start - (window_start % width + width) % width AS window_start, dimensions,
     CASE
         WHEN aggregation = 'count' THEN sum(records)
         WHEN max(length(sum)) > 18 THEN NULL
@@ -96,14 +95,14 @@ SELECT "window", tenant, meter, window_start, dimensions,
         WHEN aggregation = 'avg' THEN (sum(CAST(sum AS INTEGER)) + sum(records) / 2) / sum(records)
     END AS quantity,
     sum(records) AS records
-FROM usage_rollups
-GROUP BY tenant, meter, "window", window_start, dimensions, aggregation;
+FROM usage_rollups, (SELECT 60000 AS width UNION ALL SELECT 3600000 UNION ALL SELECT 86400000)
+GROUP BY width, tenant, meter, 4, dimensions, aggregation;
 
 CREATE VIEW usage_by_minute AS
-SELECT tenant, meter, window_start, dimensions, quantity, records FROM usage_windows WHERE "window" = 'minute';
+SELECT tenant, meter, window_start, dimensions, quantity, records FROM usage_windows WHERE width = 60000;
 
 CREATE VIEW usage_by_hour AS
-SELECT tenant, meter, window_start, dimensions, quantity, records FROM usage_windows WHERE "window" = 'hour';
+SELECT tenant, meter, window_start, dimensions, quantity, records FROM usage_windows WHERE width = 3600000;
 
 CREATE VIEW usage_by_day AS
-SELECT tenant, meter, window_start, dimensions, quantity, records FROM usage_windows WHERE "window" = 'day';
+SELECT tenant, meter, window_start, dimensions, quantity, records FROM usage_windows WHERE width = 86400000;

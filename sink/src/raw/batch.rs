@@ -8,7 +8,6 @@ use odometer_schemas::log::Position;
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::record::IdRef;
 use odometer_schemas::row::RawRow;
-use odometer_schemas::time::WindowKind;
 use odometer_schemas::verdict::Verdict;
 
 use super::{RejectedEnvelope, RollupRow};
@@ -138,7 +137,6 @@ pub(super) struct BatchRow {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchRollup {
-    pub(super) window: WindowKind,
     pub(super) window_start_ms: i64,
     pub(super) series: u32,
     pub(super) dimensions: Text,
@@ -216,7 +214,6 @@ impl RawBatch {
         self.rollups.iter().map(|rollup| {
             let series = &self.series[rollup.series as usize];
             RollupRow {
-                window: rollup.window,
                 window_start_ms: rollup.window_start_ms,
                 tenant: self.texts.get(series.tenant),
                 meter: self.texts.get(series.meter),

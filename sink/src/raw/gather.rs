@@ -29,7 +29,7 @@ use super::judged::{Judged, judge};
 use super::rollup::{AggregationChanged, RangeRollups, range_start};
 
 /// Rows after which a batch should be taken: large enough that the engine's cost per
-/// transaction vanishes and that the rollups of hours and days, which every batch
+/// transaction vanishes and that rollups of minutes still open, which every batch
 /// writes again, are a small part of it; small enough for some tens of megabytes.
 pub const BATCH_ROWS_MAX: usize = 200_000;
 /// Bytes after which a batch should be taken, whatever its rows: one envelope adds a

@@ -101,7 +101,7 @@ fn new_definitions_change_what_is_kept_from_there_on() {
     let batch = batch(&mut gatherer, &entries);
     let mut kept: Vec<&str> = batch.rollups().map(|rollup| rollup.dimensions).collect();
     kept.sort_unstable();
-    assert_eq!(kept, ["{\"model\":\"m\"}", "{\"model\":\"m\"}", "{\"model\":\"m\"}", "{}", "{}", "{}"]);
+    assert_eq!(kept, ["{\"model\":\"m\"}", "{}"]);
     let mut changed = definitions();
     changed.meters.iter_mut().for_each(|meter| meter.aggregation = Aggregation::Max);
     gatherer.feed(&definitions_entry(0, 4, changed), None).unwrap();
@@ -110,8 +110,8 @@ fn new_definitions_change_what_is_kept_from_there_on() {
     assert!(contradiction(answer).contains("meter sum changed its aggregation"));
 }
 
-/// Window, its start, tenant, meter, kept dimensions, partition and range.
-type RollupKey = (WindowKind, i64, String, String, String, u32, u64);
+/// Minute, tenant, meter, kept dimensions, partition and range.
+type RollupKey = (i64, String, String, String, u32, u64);
 /// Version, quantity, sum, records and state.
 type RollupValue = (u64, i128, i128, u64, Vec<u8>);
 
@@ -131,7 +131,7 @@ impl Model {
         }
         for r in batch.rollups() {
             let names = (r.tenant.to_owned(), r.meter.to_owned(), r.dimensions.to_owned());
-            let key = (r.window, r.window_start_ms, names.0, names.1, names.2, r.partition, r.range_start);
+            let key = (r.window_start_ms, names.0, names.1, names.2, r.partition, r.range_start);
             let value = (r.last_offset, r.quantity, r.sum, r.records, r.state.to_vec());
             let older = self.rollups.get(&key).is_none_or(|known| known.0 <= value.0);
             assert!(older, "a rollup went back");
@@ -147,23 +147,22 @@ impl Model {
             .collect()
     }
 
-    /// What the rows give, window by window, added up in no particular way.
-    fn expected(&self) -> BTreeMap<(WindowKind, i64, String, u64), (i128, u64)> {
+    /// What the rows give, minute by minute, added up in no particular way.
+    fn expected(&self) -> BTreeMap<(i64, String, u64), (i128, u64)> {
         let mut sums = BTreeMap::new();
         for (row, _) in self.rows.values().filter(|(row, _)| row.verdict == Verdict::Accepted) {
-            for window in WindowKind::ALL {
-                let key = (window, window.start_of(row.time).0, row.meter.clone(), range_start(row.position.offset));
-                let sum: &mut (i128, u64) = sums.entry(key).or_default();
-                *sum = (sum.0 + i128::from(row.quantity), sum.1 + 1);
-            }
+            let minute = WindowKind::Minute.start_of(row.time).0;
+            let key = (minute, row.meter.clone(), range_start(row.position.offset));
+            let sum: &mut (i128, u64) = sums.entry(key).or_default();
+            *sum = (sum.0 + i128::from(row.quantity), sum.1 + 1);
         }
         sums
     }
 
-    fn found(&self) -> BTreeMap<(WindowKind, i64, String, u64), (i128, u64)> {
+    fn found(&self) -> BTreeMap<(i64, String, u64), (i128, u64)> {
         let mut sums = BTreeMap::new();
         for (key, (_, _, added, records, _)) in &self.rollups {
-            let sum: &mut (i128, u64) = sums.entry((key.0, key.1, key.3.clone(), key.6)).or_default();
+            let sum: &mut (i128, u64) = sums.entry((key.0, key.2.clone(), key.5)).or_default();
             *sum = (sum.0 + added, sum.1 + records);
         }
         sums
@@ -231,7 +230,7 @@ proptest! {
         prop_assert_eq!(cut.usage(), whole.usage());
         prop_assert_eq!(whole.found(), whole.expected());
         for (key, (_, quantity, sum, records, state)) in &whole.rollups {
-            let aggregation = Aggregation::from_name(&key.3).unwrap();
+            let aggregation = Aggregation::from_name(&key.2).unwrap();
             let restored = Accumulator::restore(aggregation, *records, *sum, state).unwrap();
             prop_assert_eq!(restored.value(), *quantity);
         }

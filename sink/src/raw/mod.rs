@@ -11,7 +11,7 @@ use odometer_schemas::accumulator::{Accumulator, StateError};
 use odometer_schemas::log::Position;
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::row::RawRow;
-use odometer_schemas::time::{TimeMs, WindowKind};
+use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::Verdict;
 
 use crate::error::BookError;
@@ -42,12 +42,10 @@ pub struct RawCursor {
     pub next_offset: u64,
 }
 
-/// One row of the rollups: what a range of offsets brought to one window.
+/// One row of the rollups: what a range of offsets brought to one minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollupRow<'a> {
-    /// The window's width.
-    pub window: WindowKind,
-    /// Its start, Unix milliseconds.
+    /// The minute's start, Unix milliseconds.
     pub window_start_ms: i64,
     /// Whose usage.
     pub tenant: &'a str,

@@ -1,8 +1,9 @@
 //! Accepted records in, rollup rows of one range of offsets out.
 //!
 //! Every row is absolute for its range, so a range that grew or was written twice
-//! replaces itself. Records are added once, to their minute; hours and days are
-//! merged from minutes when rows are taken.
+//! replaces itself. Rows are minutes; hours and days are added up when they are read.
+
+use std::collections::hash_map::Entry;
 
 use odometer_schemas::accumulator::{Accumulator, Observation};
 use odometer_schemas::limits::ENVELOPE_RECORDS_MAX;
@@ -14,7 +15,7 @@ use super::intern::{Interner, NumberMap};
 
 /// Offsets of one range: ranges start at its multiples. Larger ranges mean fewer
 /// rows to read; smaller ones mean less to keep and to rebuild. Also bounds what a
-/// partition keeps: one entry per record, window kind and range at the very worst.
+/// partition keeps: one entry per record and range at the very worst.
 pub const RANGE_OFFSETS: u64 = 1024;
 
 const _: () = assert!(RANGE_OFFSETS * (ENVELOPE_RECORDS_MAX as u64) < u32::MAX as u64);
@@ -62,7 +63,6 @@ struct Fresh {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct WindowKey {
-    width_ms: i64,
     start_ms: i64,
     series: u32,
     kept: u32,
@@ -124,23 +124,20 @@ impl RangeRollups {
     pub(super) fn settle(&mut self) -> Result<(), AggregationChanged> {
         self.fresh_numbers.clear();
         for fresh in self.fresh.drain(..) {
-            for window in WindowKind::ALL {
-                let key = WindowKey {
-                    width_ms: window.width_ms(),
-                    start_ms: window.start_of(TimeMs(fresh.minute_ms)).0,
-                    series: fresh.series,
-                    kept: fresh.kept,
-                };
-                let kept = self.windows.entry(key).or_insert_with(|| Window {
-                    aggregation: fresh.aggregation,
-                    accumulator: Accumulator::new(fresh.aggregation),
-                    touched: true,
-                });
-                if kept.aggregation != fresh.aggregation {
-                    return Err(AggregationChanged { meter: self.names.pair(fresh.series).1.to_owned() });
+            let key = WindowKey { start_ms: fresh.minute_ms, series: fresh.series, kept: fresh.kept };
+            match self.windows.entry(key) {
+                Entry::Vacant(entry) => {
+                    let Fresh { aggregation, accumulator, .. } = fresh;
+                    entry.insert(Window { aggregation, accumulator, touched: true });
                 }
-                kept.touched = true;
-                kept.accumulator.merge(&fresh.accumulator);
+                Entry::Occupied(entry) => {
+                    let known = entry.into_mut();
+                    if known.aggregation != fresh.aggregation {
+                        return Err(AggregationChanged { meter: self.names.pair(fresh.series).1.to_owned() });
+                    }
+                    known.touched = true;
+                    known.accumulator.merge(&fresh.accumulator);
+                }
             }
         }
         Ok(())
@@ -160,7 +157,6 @@ impl RangeRollups {
             let state_start = batch.states.len();
             batch.states.extend_from_slice(&window.accumulator.state());
             let rollup = BatchRollup {
-                window: kind(key.width_ms),
                 window_start_ms: key.start_ms,
                 series: self.names.series_in(batch, key.series),
                 dimensions: self.names.kept_in(batch, key.kept),
@@ -238,8 +234,4 @@ impl Names {
         let name = self.series.text(series);
         name.split_once(SEPARATOR).unwrap_or((name, ""))
     }
-}
-
-fn kind(width_ms: i64) -> WindowKind {
-    WindowKind::ALL.into_iter().find(|kind| kind.width_ms() == width_ms).unwrap_or(WindowKind::Minute)
 }

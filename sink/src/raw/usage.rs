@@ -26,7 +26,7 @@ pub enum UsageWindow {
     Hour,
     /// A UTC day.
     Day,
-    /// A UTC calendar month, added up from days.
+    /// A UTC calendar month.
     Month,
 }
 
@@ -65,29 +65,22 @@ pub struct UsageRow {
 }
 
 impl UsageWindow {
-    /// The kind of rollup rows that answer it.
-    #[must_use]
-    pub fn kind(self) -> WindowKind {
-        match self {
-            Self::Minute => WindowKind::Minute,
-            Self::Hour => WindowKind::Hour,
-            Self::Day | Self::Month => WindowKind::Day,
-        }
-    }
-
     /// The window that holds `time`.
     #[must_use]
     pub fn of(self, time: TimeMs) -> Interval {
-        if self == Self::Month {
-            return PeriodRule::CalendarMonth.period_of(time);
-        }
-        let start = self.kind().start_of(time);
-        Interval { start, end: start.plus_ms(self.kind().width_ms()) }
+        let kind = match self {
+            Self::Minute => WindowKind::Minute,
+            Self::Hour => WindowKind::Hour,
+            Self::Day => WindowKind::Day,
+            Self::Month => return PeriodRule::CalendarMonth.period_of(time),
+        };
+        let start = kind.start_of(time);
+        Interval { start, end: start.plus_ms(kind.width_ms()) }
     }
 }
 
 impl UsageQuery {
-    /// The starts of the rollup windows that answer it.
+    /// The times of the rollup rows that answer it.
     #[must_use]
     pub fn window_starts(&self) -> Interval {
         // No record has a time outside.
@@ -116,7 +109,7 @@ impl<'q> UsageFold<'q> {
         Self { query, sums: BTreeMap::new(), groups: HashMap::new() }
     }
 
-    /// Adds one row of the query's window kind, meter and tenant.
+    /// Adds one row of the query's meter and tenant.
     ///
     /// # Errors
     /// When the row does not read back, or the answer grows too large.
@@ -178,6 +171,6 @@ impl<'q> UsageFold<'q> {
 
 fn corrupt(row: &RollupRow<'_>, column: &str, problem: String) -> BookError {
     let RollupRow { tenant, meter, window_start_ms, partition, range_start, .. } = row;
-    let key = format!("({tenant}, {meter}, {}, {window_start_ms}, {partition}, {range_start})", row.window.name());
+    let key = format!("({tenant}, {meter}, {window_start_ms}, {partition}, {range_start})");
     BookError::Corrupt { table: "usage_rollups", key, column: column.to_owned(), problem }
 }

@@ -1,7 +1,7 @@
 //! What a proof can find, one value per finding, each shown as one clear line.
 
 use odometer_schemas::log::Position;
-use odometer_schemas::time::{TimeMs, WindowKind};
+use odometer_schemas::time::TimeMs;
 
 /// Differences that are kept with their details. All are counted; nobody reads more.
 pub const DIFFERENCES_KEPT_MAX: usize = 1000;
@@ -154,20 +154,15 @@ pub enum Difference {
         raw: u64,
     },
     /// The rollups of one day are not what the rows give.
-    #[error(
-        "{} rollups of tenant {tenant}, meter {meter}, day {day}: {column} is {rollups}, the raw rows give {raw}",
-        window.name()
-    )]
+    #[error("rollups of tenant {tenant}, meter {meter}, day {day}: {column} is {rollups}, the raw rows give {raw}")]
     Rollup {
-        /// The windows' width.
-        window: WindowKind,
         /// Whose usage.
         tenant: String,
         /// Of what.
         meter: String,
         /// The day's start.
         day: TimeMs,
-        /// `records` or `sum`.
+        /// `records`, `sum` or `spread over minutes`.
         column: &'static str,
         /// What the rollups give.
         rollups: i128,
@@ -175,18 +170,13 @@ pub enum Difference {
         raw: i128,
     },
     /// A rollup row's own numbers contradict each other.
-    #[error(
-        "{} rollup of tenant {tenant}, meter {meter}, window from {start}, range {partition}/{range_start}: {problem}",
-        window.name()
-    )]
+    #[error("rollup of tenant {tenant}, meter {meter}, minute {start}, range {partition}/{range_start}: {problem}")]
     RollupRow {
-        /// The window's width.
-        window: WindowKind,
         /// Whose usage.
         tenant: String,
         /// Of what.
         meter: String,
-        /// The window's start.
+        /// The minute's start.
         start: TimeMs,
         /// The partition.
         partition: u32,

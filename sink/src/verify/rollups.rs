@@ -1,16 +1,19 @@
-//! Accepted rows and rollup rows in; every day whose minutes, hours or day do not add
-//! up to its rows out.
+//! Accepted rows and rollup rows in; every day whose rollups do not add up to its rows
+//! out.
 
 use std::collections::HashMap;
 
+use odometer_schemas::digest::Hasher;
 use odometer_schemas::row::RawRow;
-use odometer_schemas::time::{DAY_MS, Interval, TimeMs, WindowKind};
+use odometer_schemas::time::{DAY_MS, Interval, MINUTE_MS, TimeMs};
 
 use super::difference::{Difference, Differences};
 use crate::raw::RollupRow;
 
-/// Records and sums per (tenant, meter) and day, from rows and from each kind of
-/// rollup.
+/// These hashes never leave the check, so they need no key.
+const MINUTE_HASHER: Hasher = Hasher::new(0);
+
+/// Records and sums per (tenant, meter) and day, from rows and from rollups.
 #[derive(Debug, Default)]
 pub(super) struct RollupCheck {
     series: HashMap<String, HashMap<String, u32>>,
@@ -24,14 +27,28 @@ pub(super) struct RollupCheck {
 #[derive(Clone, Copy, Debug, Default)]
 struct Day {
     rows: Sums,
-    /// In the order of [`WindowKind::ALL`].
-    rollups: [Sums; WindowKind::ALL.len()],
+    rollups: Sums,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
     records: u64,
     sum: i128,
+    /// How records and sums are spread over the day's minutes: each weighed by its
+    /// minute's hash, modulo 2^64.
+    spread: u64,
+}
+
+impl Sums {
+    fn add(&mut self, minute: i64, records: u64, sum: i128) {
+        self.records = self.records.wrapping_add(records);
+        self.sum = self.sum.wrapping_add(sum);
+        let weight = MINUTE_HASHER.bytes64(&minute.to_le_bytes());
+        #[expect(clippy::cast_possible_truncation, reason = "modulo 2^64 is meant")]
+        let low = sum.cast_unsigned() as u64;
+        let amounts = weight.wrapping_mul(records).wrapping_add((!weight).wrapping_mul(low));
+        self.spread = self.spread.wrapping_add(amounts);
+    }
 }
 
 impl RollupCheck {
@@ -46,9 +63,8 @@ impl RollupCheck {
 
     /// Adds an accepted row below the raw book's cursor.
     pub(super) fn add_row(&mut self, row: &RawRow<'_>) {
-        let rows = &mut self.day(row.tenant, row.meter, row.time_ms).rows;
-        rows.records += 1;
-        rows.sum += i128::from(row.quantity);
+        let minute = row.time_ms.div_euclid(MINUTE_MS);
+        self.day(row.tenant, row.meter, row.time_ms).rows.add(minute, 1, i128::from(row.quantity));
     }
 
     /// Adds a rollup row, and checks its own numbers against each other.
@@ -56,7 +72,6 @@ impl RollupCheck {
         self.checked += 1;
         if let Some(problem) = contradiction(row) {
             differences.push(|| Difference::RollupRow {
-                window: row.window,
                 tenant: row.tenant.to_owned(),
                 meter: row.meter.to_owned(),
                 start: TimeMs(row.window_start_ms),
@@ -65,10 +80,8 @@ impl RollupCheck {
                 problem,
             });
         }
-        let kind = WindowKind::ALL.iter().position(|kind| *kind == row.window).unwrap_or_default();
-        let sums = &mut self.day(row.tenant, row.meter, row.window_start_ms).rollups[kind];
-        sums.records = sums.records.wrapping_add(row.records);
-        sums.sum = sums.sum.wrapping_add(row.sum);
+        let minute = row.window_start_ms.div_euclid(MINUTE_MS);
+        self.day(row.tenant, row.meter, row.window_start_ms).rollups.add(minute, row.records, row.sum);
     }
 
     /// Compares every day.
@@ -102,23 +115,21 @@ impl RollupCheck {
 }
 
 fn compare((tenant, meter): (&str, &str), day: i64, sums: &Day, differences: &mut Differences) {
-    for (window, rollups) in WindowKind::ALL.into_iter().zip(&sums.rollups) {
-        let columns = [
-            ("records", i128::from(rollups.records), i128::from(sums.rows.records)),
-            ("sum", rollups.sum, sums.rows.sum),
-        ];
-        for (column, rollups, raw) in columns {
-            if rollups != raw {
-                differences.push(|| Difference::Rollup {
-                    window,
-                    tenant: tenant.to_owned(),
-                    meter: meter.to_owned(),
-                    day: start_of(day),
-                    column,
-                    rollups,
-                    raw,
-                });
-            }
+    let columns = [
+        ("records", i128::from(sums.rollups.records), i128::from(sums.rows.records)),
+        ("sum", sums.rollups.sum, sums.rows.sum),
+        ("spread over minutes", i128::from(sums.rollups.spread), i128::from(sums.rows.spread)),
+    ];
+    for (column, rollups, raw) in columns {
+        if rollups != raw {
+            differences.push(|| Difference::Rollup {
+                tenant: tenant.to_owned(),
+                meter: meter.to_owned(),
+                day: start_of(day),
+                column,
+                rollups,
+                raw,
+            });
         }
     }
 }
@@ -130,8 +141,8 @@ fn start_of(day: i64) -> TimeMs {
 
 /// What is wrong with a rollup row taken alone.
 fn contradiction(row: &RollupRow<'_>) -> Option<String> {
-    if row.window_start_ms.rem_euclid(row.window.width_ms()) != 0 {
-        return Some("its window does not start where windows start".to_owned());
+    if row.window_start_ms.rem_euclid(MINUTE_MS) != 0 {
+        return Some("it does not start where a minute starts".to_owned());
     }
     match row.accumulator() {
         Err(error) => Some(error.to_string()),

@@ -3,7 +3,7 @@
 use odometer_schemas::log::Position;
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::row::RawRow;
-use odometer_schemas::time::{TimeMs, WindowKind};
+use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::Verdict;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -54,12 +54,12 @@ fn flag(columns: &Columns<'_>, index: usize) -> Result<bool, BookError> {
 }
 
 /// The columns of [`rollup`], in its order; the key comes first.
-pub(super) const ROLLUP_COLUMNS: &str = "tenant, meter, \"window\", window_start, dimensions, partition, range_start,
+pub(super) const ROLLUP_COLUMNS: &str = "tenant, meter, window_start, dimensions, partition, range_start,
     last_offset, aggregation, quantity, sum, records, state";
 
 /// A result row of [`ROLLUP_COLUMNS`].
 pub(super) fn rollup_columns<'a>(row: &'a rusqlite::Row<'a>) -> Columns<'a> {
-    Columns { table: "usage_rollups", key_columns: 7, row }
+    Columns { table: "usage_rollups", key_columns: 6, row }
 }
 
 /// Reads a row of [`ROLLUP_COLUMNS`].
@@ -67,17 +67,16 @@ pub(super) fn rollup<'a>(columns: &Columns<'a>) -> Result<RollupRow<'a>, BookErr
     Ok(RollupRow {
         tenant: columns.text(0)?,
         meter: columns.text(1)?,
-        window: columns.read(2, |name| WindowKind::ALL.into_iter().find(|kind| kind.name() == name))?,
-        window_start_ms: columns.integer(3)?,
-        dimensions: columns.text(4)?,
-        partition: columns.fitting(5)?,
-        range_start: columns.fitting(6)?,
-        last_offset: columns.fitting(7)?,
-        aggregation: columns.read(8, Aggregation::from_name)?,
-        quantity: columns.parsed(9)?,
-        sum: columns.parsed(10)?,
-        records: columns.fitting(11)?,
-        state: columns.blob(12)?,
+        window_start_ms: columns.integer(2)?,
+        dimensions: columns.text(3)?,
+        partition: columns.fitting(4)?,
+        range_start: columns.fitting(5)?,
+        last_offset: columns.fitting(6)?,
+        aggregation: columns.read(7, Aggregation::from_name)?,
+        quantity: columns.parsed(8)?,
+        sum: columns.parsed(9)?,
+        records: columns.fitting(10)?,
+        state: columns.blob(11)?,
     })
 }
 
@@ -143,7 +142,7 @@ pub(super) fn rollups_of(
     let mut statement = connection
         .prepare_cached(&format!(
             "SELECT {ROLLUP_COLUMNS} FROM usage_rollups
-             WHERE tenant = ? AND meter = ? AND \"window\" = ? AND window_start >= ? AND window_start < ?"
+             WHERE tenant = ? AND meter = ? AND window_start >= ? AND window_start < ?"
         ))
         .map_err(&fail)?;
     let mut tenant = match &query.tenant {
@@ -151,9 +150,7 @@ pub(super) fn rollups_of(
         None => tenant_after(connection, "")?,
     };
     while let Some(name) = tenant {
-        let kind = query.window.kind().name();
-        let mut rows =
-            statement.query(params![name, query.meter, kind, starts.start.0, starts.end.0]).map_err(&fail)?;
+        let mut rows = statement.query(params![name, query.meter, starts.start.0, starts.end.0]).map_err(&fail)?;
         while let Some(row) = rows.next().map_err(&fail)? {
             fold.add(&rollup(&rollup_columns(row))?)?;
         }

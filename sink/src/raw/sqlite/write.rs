@@ -16,9 +16,8 @@ const RECORDS: &str =
         time_given, dimensions, reservation, partition, \"offset\", idx, envelope_records, verdict, reason,
         append_time, row_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const REJECTED: &str = "INSERT OR REPLACE INTO rejected_envelopes (partition, \"offset\", append_time, reason, bytes) VALUES (?, ?, ?, ?, ?)";
-const ROLLUPS: &str =
-    "INSERT INTO usage_rollups (\"window\", window_start, tenant, meter, dimensions, partition, range_start,
-        last_offset, aggregation, quantity, sum, records, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+const ROLLUPS: &str = "INSERT INTO usage_rollups (window_start, tenant, meter, dimensions, partition, range_start,
+        last_offset, aggregation, quantity, sum, records, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT DO UPDATE SET last_offset = excluded.last_offset, aggregation = excluded.aggregation,
         quantity = excluded.quantity, sum = excluded.sum, records = excluded.records, state = excluded.state
         WHERE excluded.last_offset >= last_offset";
@@ -102,21 +101,20 @@ fn bind_row(statement: &mut Statement<'_>, (row, row_hash): (RawRow<'_>, u64)) -
 }
 
 fn bind_rollup(statement: &mut Statement<'_>, row: &RollupRow<'_>) -> rusqlite::Result<()> {
-    statement.raw_bind_parameter(1, row.window.name())?;
-    statement.raw_bind_parameter(2, row.window_start_ms)?;
-    statement.raw_bind_parameter(3, row.tenant)?;
-    statement.raw_bind_parameter(4, row.meter)?;
-    statement.raw_bind_parameter(5, row.dimensions)?;
-    statement.raw_bind_parameter(6, row.partition)?;
-    statement.raw_bind_parameter(7, row.range_start)?;
-    statement.raw_bind_parameter(8, row.last_offset)?;
-    statement.raw_bind_parameter(9, row.aggregation.name())?;
-    statement.raw_bind_parameter(10, row.quantity.to_string())?;
-    statement.raw_bind_parameter(11, row.sum.to_string())?;
-    statement.raw_bind_parameter(12, row.records)?;
-    statement.raw_bind_parameter(13, row.state)
+    statement.raw_bind_parameter(1, row.window_start_ms)?;
+    statement.raw_bind_parameter(2, row.tenant)?;
+    statement.raw_bind_parameter(3, row.meter)?;
+    statement.raw_bind_parameter(4, row.dimensions)?;
+    statement.raw_bind_parameter(5, row.partition)?;
+    statement.raw_bind_parameter(6, row.range_start)?;
+    statement.raw_bind_parameter(7, row.last_offset)?;
+    statement.raw_bind_parameter(8, row.aggregation.name())?;
+    statement.raw_bind_parameter(9, row.quantity.to_string())?;
+    statement.raw_bind_parameter(10, row.sum.to_string())?;
+    statement.raw_bind_parameter(11, row.records)?;
+    statement.raw_bind_parameter(12, row.state)
 }
 
-fn key<'a>(row: &RollupRow<'a>) -> (&'a str, &'a str, &'static str, i64, &'a str, u32, u64) {
-    (row.tenant, row.meter, row.window.name(), row.window_start_ms, row.dimensions, row.partition, row.range_start)
+fn key<'a>(row: &RollupRow<'a>) -> (&'a str, &'a str, i64, &'a str, u32, u64) {
+    (row.tenant, row.meter, row.window_start_ms, row.dimensions, row.partition, row.range_start)
 }
