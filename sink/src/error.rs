@@ -26,6 +26,14 @@ pub enum BookError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A server has no tables for a book.
+    #[error("there is no {book} at {place}; run `odometer migrate` first")]
+    NotMigrated {
+        /// Which book.
+        book: &'static str,
+        /// Which database of which server.
+        place: String,
+    },
     /// The book's schema is not the one that this build works with.
     #[error("the {book} at {} has schema version {found}, this build knows {known}; {fix}", path.display())]
     SchemaVersion {

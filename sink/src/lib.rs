@@ -17,6 +17,6 @@ pub mod totals;
 pub mod verify;
 
 pub use error::BookError;
-pub use raw::{RawBatch, RawBook, RawGatherer, SqliteRaw};
+pub use raw::{ClickHouseRaw, RawBatch, RawBook, RawGatherer, SqliteRaw};
 pub use totals::{Claim, CommitError, Installation, OwnedCommit, PgTotals, SqliteTotals, TotalsBook};
 pub use verify::{Report, VerifyScope, verify};

@@ -17,6 +17,7 @@ use odometer_schemas::verdict::Verdict;
 use crate::error::BookError;
 
 mod batch;
+mod clickhouse;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 mod gather;
@@ -27,6 +28,7 @@ mod sqlite;
 mod usage;
 
 pub use batch::{CursorMove, RawBatch};
+pub use clickhouse::{ClickHouseOptions, ClickHouseRaw, TableOptions};
 pub use gather::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, GatherError, RawGatherer};
 pub use rollup::{RANGE_OFFSETS, range_start};
 pub use sqlite::SqliteRaw;
@@ -201,6 +203,19 @@ pub enum Scanned<'a, T> {
         /// Column and problem.
         problem: &'a str,
     },
+}
+
+/// A value that does not read back is something to show, not the end of the scan.
+fn show<T>(read: Result<T, BookError>, visit: impl FnOnce(Scanned<'_, T>)) -> Result<(), BookError> {
+    match read {
+        Ok(value) => visit(Scanned::Row(&value)),
+        Err(BookError::Corrupt { table, key, column, problem }) => {
+            let problem = format!("column {column} {problem}");
+            visit(Scanned::Unreadable { table, key: &key, problem: &problem });
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(())
 }
 
 /// Takes what a scan finds.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row};
 
-use super::super::{RawVisitor, Scanned};
+use super::super::{RawVisitor, show};
 use super::FILE;
 use super::read::{self, REJECTED_COLUMNS, ROLLUP_COLUMNS, ROW_COLUMNS};
 use crate::error::BookError;
@@ -36,19 +36,6 @@ fn each(
     let mut rows = statement.query([]).map_err(&fail)?;
     while let Some(row) = rows.next().map_err(&fail)? {
         visit(row)?;
-    }
-    Ok(())
-}
-
-/// A value that does not read back is something to show, not the end of the scan.
-fn show<T>(read: Result<T, BookError>, visit: impl FnOnce(Scanned<'_, T>)) -> Result<(), BookError> {
-    match read {
-        Ok(value) => visit(Scanned::Row(&value)),
-        Err(BookError::Corrupt { table, key, column, problem }) => {
-            let problem = format!("column {column} {problem}");
-            visit(Scanned::Unreadable { table, key: &key, problem: &problem });
-        }
-        Err(other) => return Err(other),
     }
     Ok(())
 }
