@@ -28,7 +28,8 @@ CREATE TABLE partitions (
 
 -- The billing table: one row per tenant, meter and billing period [start, end). The
 -- key has a name so that a wider one can take its place while the table is in use.
--- Updates touch no indexed column, so with free space they stay on their page.
+-- A busy commit changes nearly every row, and touches no indexed column: with room for
+-- a second version of each, updates stay on their page.
 CREATE TABLE period_totals (
     tenant       text COLLATE "C" NOT NULL,
     meter        text COLLATE "C" NOT NULL,
@@ -42,7 +43,7 @@ CREATE TABLE period_totals (
     partition    bigint           NOT NULL,
     state        bytea            NOT NULL, -- what the aggregation needs to go on
     CONSTRAINT period_totals_key PRIMARY KEY (tenant, meter, period_start)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 -- A claim loads all totals of one partition.
 CREATE INDEX period_totals_by_partition ON period_totals (partition);

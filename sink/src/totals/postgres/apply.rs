@@ -113,22 +113,58 @@ async fn move_on(connection: &mut PgConnection, fresh: &[&OwnedCommit]) -> Resul
     must_change(fresh.len(), execute(connection, "moving partitions on", query).await?)
 }
 
-/// Absolute values replace what was there. A total that another partition holds is
-/// left alone, which the count of changed rows betrays.
+/// Absolute values replace what was there. Most rows are there already, and an update
+/// costs the server a third less than the same row through `ON CONFLICT`, which locks
+/// it first. A total that another partition holds is left alone by both statements,
+/// which their counts betray.
 async fn totals(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
+    const DOING: &str = "writing totals";
     let rows = in_order(fresh, |commit| &commit.totals, |_, row| total_key(row))?;
     for chunk in chunks(&rows, |(_, row)| row.state.len()) {
-        let records = chunk.iter().map(|(_, row)| stored(row.records)).collect::<Result<Vec<i64>, _>>()?;
-        let query = sqlx::query(
-            "INSERT INTO period_totals (tenant, meter, period_start, period_end, quantity, records, digest, aggregation,
-                 sum, partition, state)
-             SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]::numeric[],
-                 $6::bigint[], $7::text[], $8::text[], $9::text[]::numeric[], $10::bigint[], $11::bytea[])
-             ON CONFLICT (tenant, meter, period_start) DO UPDATE SET period_end = excluded.period_end,
-                 quantity = excluded.quantity, records = excluded.records, digest = excluded.digest,
-                 aggregation = excluded.aggregation, sum = excluded.sum, state = excluded.state
-             WHERE period_totals.partition = excluded.partition",
-        )
+        let mut written = execute(connection, DOING, with_totals(UPDATE_TOTALS, chunk)?).await?;
+        if written < chunk.len() {
+            written += execute(connection, DOING, with_totals(INSERT_TOTALS, chunk)?).await?;
+        }
+        if written != chunk.len() {
+            return Err(foreign(connection, chunk).await?);
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a chunk, in SQL.
+macro_rules! new_totals {
+    () => {
+        "unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]::numeric[], $6::bigint[], $7::text[],
+             $8::text[], $9::text[]::numeric[], $10::bigint[], $11::bytea[])
+         AS n (tenant, meter, period_start, period_end, quantity, records, digest, aggregation, sum, partition, state)"
+    };
+}
+
+const UPDATE_TOTALS: &str = concat!(
+    "UPDATE period_totals AS t
+     SET period_end = n.period_end, quantity = n.quantity, records = n.records, digest = n.digest,
+         aggregation = n.aggregation, sum = n.sum, state = n.state
+     FROM ",
+    new_totals!(),
+    " WHERE t.tenant = n.tenant AND t.meter = n.meter AND t.period_start = n.period_start
+         AND t.partition = n.partition"
+);
+const INSERT_TOTALS: &str = concat!(
+    "INSERT INTO period_totals (tenant, meter, period_start, period_end, quantity, records, digest, aggregation, sum,
+         partition, state)
+     SELECT * FROM ",
+    new_totals!(),
+    " WHERE NOT EXISTS (SELECT FROM period_totals AS t WHERE t.tenant = n.tenant AND t.meter = n.meter
+         AND t.period_start = n.period_start)"
+);
+
+fn with_totals<'a>(
+    sql: &'static str,
+    chunk: &[(&PartitionCommit, &'a TotalRow)],
+) -> Result<Query<'a, Postgres, PgArguments>, BookError> {
+    let records = chunk.iter().map(|(_, row)| stored(row.records)).collect::<Result<Vec<i64>, _>>()?;
+    Ok(sqlx::query(sql)
         .bind(column(chunk, |row| row.tenant.as_str()))
         .bind(column(chunk, |row| row.meter.as_str()))
         .bind(column(chunk, |row| row.period_start_ms))
@@ -139,12 +175,7 @@ async fn totals(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -> Re
         .bind(column(chunk, |row| row.aggregation.name()))
         .bind(column(chunk, |row| row.sum.to_string()))
         .bind(partitions(chunk))
-        .bind(column(chunk, |row| row.state.as_slice()));
-        if execute(connection, "writing totals", query).await? != chunk.len() {
-            return Err(foreign(connection, chunk).await?);
-        }
-    }
-    Ok(())
+        .bind(column(chunk, |row| row.state.as_slice())))
 }
 
 /// Names a total of `chunk` that another partition holds.
@@ -237,7 +268,7 @@ async fn execute(
 }
 
 /// One value of every row of a chunk.
-fn column<'a, R, T>(chunk: &[(&'a PartitionCommit, &'a R)], value: impl Fn(&'a R) -> T) -> Vec<T> {
+fn column<'a, R, T>(chunk: &[(&PartitionCommit, &'a R)], value: impl Fn(&'a R) -> T) -> Vec<T> {
     chunk.iter().map(|(_, row)| value(row)).collect()
 }
 

@@ -43,6 +43,9 @@ const SETTINGS: &str = "SELECT
     set_config('idle_in_transaction_session_timeout', $3, false),
     set_config('default_transaction_read_only',
         CASE WHEN $4 THEN 'on' ELSE current_setting('default_transaction_read_only') END, false),
+    -- A chunk finds its rows by their keys, however few or many the planner expects.
+    set_config('enable_hashjoin', 'off', false),
+    set_config('enable_mergejoin', 'off', false),
     -- What a filter leaves out must not shape the plan of one that has it.
     set_config('plan_cache_mode', 'force_custom_plan', false),
     set_config('synchronous_commit',
