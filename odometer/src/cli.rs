@@ -11,7 +11,9 @@ Examples:
   odometer dev --demo                                        # everything in one process, with sample traffic
   odometer replay trace.csv --map examples/maps/azure-code.toml
   odometer totals --period 2023-11
-  odometer verify                                            # proves that both books agree";
+  odometer verify                                            # proves that both books agree
+  odometer migrate --config examples/cluster.toml            # the same on Kafka, PostgreSQL and ClickHouse:
+  odometer serve --config examples/cluster.toml              # one node of any number";
 
 /// Streaming usage metering: counts every record exactly once, and proves it.
 #[derive(Debug, Parser)]
@@ -24,6 +26,8 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Dev(commands::dev::Args),
+    Serve(commands::serve::Args),
+    Migrate(commands::migrate::Args),
     Replay(replay::Args),
     Totals(commands::totals::Args),
     Verify(commands::verify::Args),
@@ -37,6 +41,8 @@ pub fn run() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match &Cli::parse().command {
         Command::Dev(args) => commands::dev::run(args),
+        Command::Serve(args) => commands::serve::run(args),
+        Command::Migrate(args) => commands::migrate::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Totals(args) => commands::totals::run(args),
         Command::Verify(args) => commands::verify::run(args),

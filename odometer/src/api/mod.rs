@@ -99,9 +99,9 @@ const ROUTES: [(&str, &str, &str); 14] = [
     ("GET", "/metrics", "metrics for Prometheus"),
 ];
 
-/// All routes, the gateway's included.
-pub(crate) fn router(api: Api) -> Router {
-    let gateway = gateway::router(api.gateway.clone());
+/// All routes; those that take usage only where this process is a gateway.
+pub(crate) fn router(api: Api, with_gateway: bool) -> Router {
+    let gateway = if with_gateway { gateway::router(api.gateway.clone()) } else { Router::new() };
     Router::new()
         .route("/", get(index::page))
         .route("/openapi.json", get(index::openapi))

@@ -13,6 +13,7 @@ use odometer_schemas::meter::Meter;
 use super::document::{Document, DocumentError};
 use super::duration::{DURATION_SYNTAX, display_duration, parse_duration};
 use super::raw::{RawConfig, RawLimits, RawServer, Seed};
+use super::cluster::ClusterConfig;
 use super::{Config, LimitsConfig, RawBookConfig, ServerConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,16 +41,24 @@ const REQUEST_RECORDS: RangeInclusive<usize> = 1..=1_000_000;
 const GATHER_ROWS: RangeInclusive<usize> = 1_000..=5_000_000;
 
 /// Reads the values of one document, each with its default.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     document: &'a Document,
 }
 
 /// Checks a document.
 pub(super) fn check(document: &Document) -> Result<Config, DocumentError> {
-    let raw: RawConfig = document.get()?;
+    let mut raw: RawConfig = document.get()?;
     let default = Config::default();
     let reader = Reader { document };
     let config = Config {
+        cluster: ClusterConfig {
+            public_url: reader.public_url(raw.server.public_url.take())?,
+            roles: reader.roles(raw.server.roles.take(), default.cluster.roles)?,
+            kafka: reader.kafka(raw.kafka, default.cluster.kafka)?,
+            postgres_url: reader.text("postgres.url", raw.postgres.url, default.cluster.postgres_url)?,
+            clickhouse: reader.clickhouse(raw.clickhouse, default.cluster.clickhouse)?,
+            snapshots_dir: raw.snapshots.dir.map_or(default.cluster.snapshots_dir, PathBuf::from),
+        },
         server: reader.server(raw.server, default.server)?,
         meters: reader.meters(raw.meter)?,
         dedupe_window: reader.duration("dedupe.window", raw.dedupe.window, default.dedupe_window, &DEDUPE_WINDOW)?,
@@ -78,8 +87,8 @@ pub(super) fn check(document: &Document) -> Result<Config, DocumentError> {
         },
         log_retention: reader.duration("log.retention", raw.log.retention, default.log_retention, &RETENTION)?,
         snapshot_interval: reader.duration(
-            "snapshot.interval",
-            raw.snapshot.interval,
+            "snapshots.interval",
+            raw.snapshots.interval,
             default.snapshot_interval,
             &SNAPSHOT_INTERVAL,
         )?,
@@ -118,7 +127,7 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
 }
 
 impl Reader<'_> {
-    fn wrong<T>(&self, key: &str, problem: &str) -> Result<T, DocumentError> {
+    pub(super) fn wrong<T>(&self, key: &str, problem: &str) -> Result<T, DocumentError> {
         Err(self.document.wrong(key, problem))
     }
 
@@ -200,7 +209,7 @@ impl Reader<'_> {
         })
     }
 
-    fn count(
+    pub(super) fn count(
         &self,
         key: &str,
         raw: Option<i64>,

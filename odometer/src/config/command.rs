@@ -9,6 +9,7 @@ use odometer_schemas::meter::Meter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::cluster::{ClusterConfig, without_password};
 use super::document::Document;
 use super::duration::display_duration;
 use super::overrides::KEYS;
@@ -20,10 +21,13 @@ Examples:
   ODOMETER_DEDUPE_WINDOW=45d odometer check-config odometer.toml
   odometer check-config odometer.toml --json | jq .server
 
-Every key can also be set by an environment variable: ODOMETER_LISTEN, ODOMETER_DATA_DIR and ODOMETER_PARTITIONS for \
-the [server] section, ODOMETER_SECTION_KEY for the others. The environment wins over the file.
+Every key can also be set by an environment variable: ODOMETER_LISTEN, ODOMETER_DATA_DIR and so on for the \
+[server] section, ODOMETER_SECTION_KEY for the others. Passwords are shown as ***. The environment wins over the file.
 
 Exit codes: 0 the configuration is good; 1 it is not.";
+
+/// What stands for a password.
+const HIDDEN: &str = "***";
 
 /// Check a configuration file and print what would be in effect.
 #[derive(Debug, clap::Args)]
@@ -68,8 +72,48 @@ pub(super) fn value_of(config: &Config, key: &str) -> Value {
         "raw.gather_rows_max" => json!(config.raw.gather_rows_max),
         "raw.gather_interval" => duration(config.raw.gather_interval),
         "log.retention" => duration(config.log_retention),
-        "snapshot.interval" => duration(config.snapshot_interval),
+        "snapshots.interval" => duration(config.snapshot_interval),
+        _ => cluster_value_of(&config.cluster, key),
+    }
+}
+
+/// The same of the cluster footing; passwords are not shown.
+fn cluster_value_of(cluster: &ClusterConfig, key: &str) -> Value {
+    let ClusterConfig { kafka, clickhouse, .. } = cluster;
+    let is_secret = |name: &str| name.contains("password") || name.contains("secret");
+    let property = |(name, value): &(String, String)| {
+        (name.clone(), json!(if is_secret(name) { HIDDEN } else { value.as_str() }))
+    };
+    match key {
+        "server.public_url" => json!(cluster.public_url),
+        "server.roles" => json!(cluster.roles.to_string()),
+        "snapshots.dir" => json!(cluster.snapshots_dir.display().to_string()),
+        "kafka.brokers" => json!(kafka.brokers),
+        "kafka.topic" => json!(kafka.topic),
+        "kafka.group" => json!(kafka.group),
+        "kafka.replication" => json!(kafka.replication),
+        "kafka.properties" => Value::Object(kafka.properties.iter().map(property).collect()),
+        "postgres.url" => json!(without_password(&cluster.postgres_url)),
+        "clickhouse.url" => json!(clickhouse.url),
+        "clickhouse.database" => json!(clickhouse.database),
+        "clickhouse.user" => json!(clickhouse.user),
+        "clickhouse.password" if clickhouse.password.is_empty() => json!(""),
+        "clickhouse.password" => json!(HIDDEN),
+        "clickhouse.ttl_days" => json!(clickhouse.ttl_days),
+        "clickhouse.replicated" => json!(clickhouse.replicated),
         _ => Value::Null,
+    }
+}
+
+/// The value as TOML writes it.
+fn toml_of(value: &Value) -> String {
+    match value {
+        Value::Object(pairs) => {
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{} = {value}", json!(name))).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        // JSON's strings and numbers of these values and TOML's are the same.
+        other => other.to_string(),
     }
 }
 
@@ -85,8 +129,7 @@ pub(super) fn to_toml(config: &Config, document: &Document) -> Result<String, to
             let _ = writeln!(text, "{}[{section}]", if open.is_empty() { "" } else { "\n" });
             open = section;
         }
-        // JSON's strings of these values and TOML's are the same.
-        let line = format!("{name} = {}", value_of(config, key));
+        let line = format!("{name} = {}", toml_of(&value_of(config, key)));
         let _ = writeln!(text, "{line:<44} # {}", document.origin_of(key));
     }
     text.push('\n');

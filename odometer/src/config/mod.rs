@@ -3,6 +3,8 @@
 //! defaults.
 
 mod check;
+mod check_cluster;
+pub(crate) mod cluster;
 pub(crate) mod command;
 pub(crate) mod document;
 pub(crate) mod duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use odometer_schemas::definitions::{DedupeRule, Definitions};
 use odometer_schemas::meter::Meter;
 
+use self::cluster::ClusterConfig;
 use self::document::Document;
 pub(crate) use self::document::DocumentError as ConfigError;
 pub(crate) use self::overrides::Overrides;
@@ -45,8 +48,10 @@ pub struct Config {
     pub(crate) raw: RawBookConfig,
     /// `log.retention`: how long the log keeps envelopes.
     pub(crate) log_retention: Duration,
-    /// `snapshot.interval`: time between two snapshots of the remembered ids.
+    /// `snapshots.interval`: time between two snapshots of the remembered ids.
     pub(crate) snapshot_interval: Duration,
+    /// What only the cluster footing uses.
+    pub(crate) cluster: ClusterConfig,
 }
 
 /// `[server]`.
@@ -122,6 +127,7 @@ impl Default for Config {
             log_retention: Duration::from_secs(40 * 86_400),
             // A restart then re-reads at most five minutes of log.
             snapshot_interval: Duration::from_secs(300),
+            cluster: ClusterConfig::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::env::VarError;
 use std::path::PathBuf;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::document::{Document, DocumentError};
 
@@ -14,14 +14,20 @@ pub(super) enum Kind {
     Text,
     /// A TOML integer.
     Integer,
+    /// `true` or `false`.
+    Flag,
+    /// A table of texts; in the environment `name=value;name=value`.
+    Pairs,
 }
 
 /// Every key that is one value, with its kind: the order of the printed
 /// configuration. Each can be set by an environment variable.
-pub(super) const KEYS: [(&str, Kind); 14] = [
+pub(super) const KEYS: [(&str, Kind); 29] = [
     ("server.listen", Kind::Text),
     ("server.data_dir", Kind::Text),
     ("server.partitions", Kind::Integer),
+    ("server.public_url", Kind::Text),
+    ("server.roles", Kind::Text),
     ("dedupe.window", Kind::Text),
     ("time.future_max", Kind::Text),
     ("hash.seed", Kind::Text),
@@ -32,7 +38,20 @@ pub(super) const KEYS: [(&str, Kind); 14] = [
     ("raw.gather_rows_max", Kind::Integer),
     ("raw.gather_interval", Kind::Text),
     ("log.retention", Kind::Text),
-    ("snapshot.interval", Kind::Text),
+    ("snapshots.interval", Kind::Text),
+    ("snapshots.dir", Kind::Text),
+    ("kafka.brokers", Kind::Text),
+    ("kafka.topic", Kind::Text),
+    ("kafka.group", Kind::Text),
+    ("kafka.replication", Kind::Integer),
+    ("kafka.properties", Kind::Pairs),
+    ("postgres.url", Kind::Text),
+    ("clickhouse.url", Kind::Text),
+    ("clickhouse.database", Kind::Text),
+    ("clickhouse.user", Kind::Text),
+    ("clickhouse.password", Kind::Text),
+    ("clickhouse.ttl_days", Kind::Integer),
+    ("clickhouse.replicated", Kind::Flag),
 ];
 
 /// Flags that win over everything else. `None` leaves a key alone.
@@ -44,6 +63,8 @@ pub(crate) struct Overrides {
     pub(crate) data_dir: Option<PathBuf>,
     /// `--partitions`.
     pub(crate) partitions: Option<u32>,
+    /// `--roles`.
+    pub(crate) roles: Option<String>,
 }
 
 /// The environment variable of a key: `server.listen` is `ODOMETER_LISTEN`,
@@ -76,10 +97,27 @@ pub(super) fn environment(
                 Ok(number) => Value::Integer(number),
                 Err(_) => return wrong(&format!("must be a whole number, not `{text}`")),
             },
+            Kind::Flag => match text.parse() {
+                Ok(flag) => Value::Boolean(flag),
+                Err(_) => return wrong(&format!("must be `true` or `false`, not `{text}`")),
+            },
+            Kind::Pairs => match pairs(&text) {
+                Some(table) => Value::Table(table),
+                None => return wrong("must be pairs such as `linger.ms=5;client.rack=a`"),
+            },
         };
         document.overlay(key, value, origin);
     }
     Ok(())
+}
+
+/// Reads `name=value;name=value`.
+fn pairs(text: &str) -> Option<Table> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        Some((name.trim().to_owned(), Value::String(value.trim().to_owned())))
+    };
+    text.split(';').filter(|part| !part.trim().is_empty()).map(pair).collect()
 }
 
 impl Overrides {
@@ -87,6 +125,9 @@ impl Overrides {
     pub(super) fn lay_over(&self, document: &mut Document) -> Result<(), DocumentError> {
         if let Some(listen) = &self.listen {
             document.overlay("server.listen", Value::String(listen.clone()), "flag --listen".into());
+        }
+        if let Some(roles) = &self.roles {
+            document.overlay("server.roles", Value::String(roles.clone()), "flag --roles".into());
         }
         if let Some(data_dir) = &self.data_dir {
             let origin = "flag --data-dir";

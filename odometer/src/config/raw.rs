@@ -1,5 +1,7 @@
 //! The configuration file as its TOML says it, before any value is checked.
 
+use std::collections::BTreeMap;
+
 use odometer_schemas::meter::Meter;
 use serde::Deserialize;
 
@@ -16,7 +18,10 @@ pub(super) struct RawConfig {
     pub(super) books: RawBooks,
     pub(super) raw: RawRaw,
     pub(super) log: RawLog,
-    pub(super) snapshot: RawSnapshot,
+    pub(super) snapshots: RawSnapshots,
+    pub(super) kafka: RawKafka,
+    pub(super) postgres: RawPostgres,
+    pub(super) clickhouse: RawClickHouse,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -25,6 +30,8 @@ pub(super) struct RawServer {
     pub(super) listen: Option<String>,
     pub(super) data_dir: Option<String>,
     pub(super) partitions: Option<i64>,
+    pub(super) public_url: Option<String>,
+    pub(super) roles: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,6 +89,43 @@ pub(super) struct RawLog {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawSnapshot {
+pub(super) struct RawSnapshots {
     pub(super) interval: Option<String>,
+    pub(super) dir: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawKafka {
+    pub(super) brokers: Option<String>,
+    pub(super) topic: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) replication: Option<i64>,
+    pub(super) properties: BTreeMap<String, Property>,
+}
+
+/// librdkafka takes texts; numbers and flags may be written as such.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "must be a text, a number or a flag; quote names with dots: \"linger.ms\" = 5")]
+pub(super) enum Property {
+    Text(String),
+    Number(i64),
+    Flag(bool),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPostgres {
+    pub(super) url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawClickHouse {
+    pub(super) url: Option<String>,
+    pub(super) database: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) ttl_days: Option<i64>,
+    pub(super) replicated: Option<bool>,
 }

@@ -40,8 +40,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Time without an entry after which a partition gets a tick. Log time then trails
 /// the clock by little more, which is far below any grace that is measured in it.
 const TICK_EVERY: Duration = Duration::from_secs(60);
-/// Time between two looks at where the log ends.
-const END_EVERY: Duration = Duration::from_millis(500);
 
 /// When to hand over what changed.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +69,6 @@ pub(crate) struct Counting {
     leaving: Option<Leaving>,
     committed: Instant,
     snapshotted: Instant,
-    end_seen: Option<Instant>,
     /// Rests while the log cannot be read.
     log_rest: Backoff,
 }
@@ -92,7 +89,6 @@ impl Default for Counting {
             leaving: None,
             committed: now,
             snapshotted: now,
-            end_seen: None,
             log_rest: Backoff::new(),
         }
     }
@@ -231,7 +227,6 @@ impl Counter {
         }
         let pending: usize = self.state.owned.values().map(|owned| owned.processor.pending_rows()).sum();
         let is_full = pending > PENDING_ROWS_MAX;
-        let look_at_end = self.state.end_seen.is_none_or(|seen| seen.elapsed() >= END_EVERY);
         let mut any = false;
         let partitions: Vec<u32> = self.state.owned.keys().copied().filter(|p| !self.is_leaving(*p)).collect();
         for partition in partitions {
@@ -240,7 +235,7 @@ impl Counter {
                 self.progress.of(partition).stuck(StageName::Count, why);
                 continue;
             }
-            match self.count(partition, look_at_end) {
+            match self.count(partition) {
                 Ok(counted) => any |= counted,
                 Err(error) => {
                     self.log_failed(&error);
@@ -249,14 +244,11 @@ impl Counter {
             }
             self.keep_up(partition);
         }
-        if look_at_end {
-            self.state.end_seen = Some(Instant::now());
-        }
         self.state.log_rest.reset();
         any
     }
 
-    fn count(&mut self, partition: u32, look_at_end: bool) -> Result<bool, LogError> {
+    fn count(&mut self, partition: u32) -> Result<bool, LogError> {
         let Some(owned) = self.state.owned.get_mut(&partition) else { return Ok(false) };
         let progress = self.progress.of(partition);
         let before = owned.processor.next_offset();
@@ -271,9 +263,6 @@ impl Counter {
         }
         progress.ends_at_least(entries.last().map_or(before, |last| last.offset + 1));
         publish(progress, owned);
-        if look_at_end {
-            progress.ends_at_least(self.log.bounds(partition)?.end_offset);
-        }
         Ok(counted)
     }
 

@@ -8,7 +8,7 @@
 
 mod announce;
 mod assignment;
-mod backoff;
+pub(crate) mod backoff;
 pub(crate) mod cells;
 pub(crate) mod committer;
 mod counter;
@@ -38,6 +38,7 @@ use self::cells::Cells;
 use self::committer::Committer;
 use self::counter::{Cadence, Counter, Counting};
 use self::footing::Footing;
+use self::footing::cluster::Cluster;
 use self::footing::embedded::Embedded;
 use self::progress::Progress;
 use self::raw::{Gathering, RawWriter};
@@ -84,11 +85,11 @@ pub(crate) trait Housekeeping: Send {
 
 /// Which parts of the pipeline a node runs besides answering questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Duties {
+struct Duties {
     /// Counts partitions.
-    pub(crate) counts: bool,
+    counts: bool,
     /// Writes the raw book.
-    pub(crate) writes_raw: bool,
+    writes_raw: bool,
 }
 
 /// What a node had done when it stopped.
@@ -120,6 +121,18 @@ impl Node {
         Self::start_embedded(config, false)
     }
 
+    /// Joins the nodes of a cluster, as the one that answers at `public_url`. Returns
+    /// once its parts answer; partitions come while it runs.
+    ///
+    /// # Errors
+    /// When a part does not answer for a minute, or does not fit to the others or to
+    /// the configuration.
+    pub(crate) fn serve(config: &Config, public_url: &str) -> anyhow::Result<Self> {
+        let roles = config.cluster.roles;
+        let footing = Box::new(Cluster::open(config, public_url.to_owned())?);
+        Self::open(config, footing, Duties { counts: roles.aggregator, writes_raw: roles.raw })
+    }
+
     fn start_embedded(config: &Config, writes_raw: bool) -> anyhow::Result<Self> {
         let footing = Box::new(Embedded::open(config)?);
         Self::open(config, footing, Duties { counts: true, writes_raw })?.recovered()
@@ -127,7 +140,7 @@ impl Node {
 
     /// Starts the threads of a node on `footing`; partitions are recovered while it
     /// runs.
-    pub(crate) fn open(config: &Config, footing: Box<dyn Footing>, duties: Duties) -> anyhow::Result<Self> {
+    fn open(config: &Config, footing: Box<dyn Footing>, duties: Duties) -> anyhow::Result<Self> {
         let partitions = footing.installation().partitions;
         let (progress, cells) = (Arc::new(Progress::new(partitions)), Cells::new(partitions));
         let parts = Parts { config, footing: footing.as_ref(), progress: &progress, cells: &cells };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use odometer_aggregator::{LiveCells, Options, Processor};
 use odometer_ingest::log::{LogError, LogReader, PendingAppend};
@@ -25,6 +25,10 @@ use super::snapshots;
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Offsets whose exceptions are fetched at once.
 const EXCEPTIONS_OFFSETS: u64 = 16 * 1024;
+
+/// Time between two questions whether a group has settled; that takes it some
+/// hundred milliseconds.
+const UNPROVEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// A partition that this node owns.
 pub(crate) struct Owned {
@@ -79,8 +83,8 @@ impl RecoverError {
                 source.is_retryable() || matches!(source, BookError::EpochMoved { .. })
             }
             Self::Log(error) => log_may_recover(error),
-            Self::Unproven | Self::Missing { .. } => true,
-            Self::Restore(_) | Self::Cut { .. } | Self::Ended => false,
+            Self::Missing { .. } => true,
+            Self::Restore(_) | Self::Cut { .. } | Self::Ended | Self::Unproven => false,
         }
     }
 }
@@ -144,6 +148,8 @@ impl Recoverer {
                         }
                         break;
                     }
+                    // The group is on its way to its next generation.
+                    Err(RecoverError::Unproven) => std::thread::sleep(UNPROVEN_PAUSE),
                     Err(error) if error.is_retryable() => {
                         let reason = format!("recovering: {}", with_causes(&error));
                         tracing::debug!("partition {}: {reason}", term.partition);

@@ -73,7 +73,7 @@ impl Rig {
         let definitions = SharedDefinitions::new(config.definitions());
         let gateway = Gateway::new(node.appender(), definitions, GatewayOptions::default());
         let api = Api::new(&config, &node, gateway, recorder()).unwrap();
-        Self { node: Some(node), router: router(api), _directory: directory }
+        Self { node: Some(node), router: router(api, true), _directory: directory }
     }
 
     pub(super) fn node(&self) -> &Node {

@@ -3,6 +3,7 @@
 //! and on Kafka, PostgreSQL and ClickHouse.
 
 mod books;
+pub(crate) mod cluster;
 pub(crate) mod embedded;
 
 use std::path::PathBuf;

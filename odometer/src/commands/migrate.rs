@@ -1,0 +1,71 @@
+//! `odometer migrate`: prepares Kafka, PostgreSQL and ClickHouse.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use odometer_ingest::log::kafka::{KafkaLog, TopicOptions};
+use odometer_sink::BookError;
+use odometer_sink::raw::{ClickHouseRaw, TableOptions};
+use odometer_sink::totals::PgTotals;
+
+use crate::config::cluster::without_password;
+use crate::config::{Config, Overrides};
+use crate::node::footing::cluster::{await_part, kafka_options, servers};
+use crate::node::footing::log_may_recover;
+
+const EXAMPLES: &str = "\
+Examples:
+  odometer migrate --config examples/cluster.toml
+
+What it does, and says: creates the topic of the usage log with `server.partitions` partitions, append times and the \
+retention of `log.retention`, unless it is there; makes or upgrades the tables of the totals book and of the raw book. \
+It may run any number of times, also while nodes run. It never changes a topic that is there: it names what does not \
+fit.
+
+Create the PostgreSQL database first; the ClickHouse database is created here.";
+
+/// Prepare Kafka, PostgreSQL and ClickHouse for `odometer serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Configuration file (TOML); see examples/cluster.toml
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(Some(&args.config), &Overrides::default())?;
+    let (cluster, servers) = (&config.cluster, servers(&config.cluster));
+    topic(&config)?;
+    let place = without_password(&servers.postgres);
+    await_part("PostgreSQL", &place, BookError::is_retryable, || PgTotals::migrate(&servers.postgres))?;
+    println!("PostgreSQL {place}: the totals book's tables are up to date");
+    let tables = TableOptions {
+        ttl_days: Some(cluster.clickhouse.ttl_days).filter(|days| *days > 0),
+        replicated: cluster.clickhouse.replicated,
+    };
+    let clickhouse = &servers.clickhouse;
+    let migrate = || ClickHouseRaw::migrate(clickhouse, &tables);
+    await_part("ClickHouse", &clickhouse.url, BookError::is_retryable, migrate)?;
+    println!("ClickHouse {}: the raw book's tables in {} are up to date", clickhouse.url, clickhouse.database);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn topic(config: &Config) -> anyhow::Result<()> {
+    let cluster = &config.cluster;
+    let (brokers, name) = (&cluster.kafka.brokers, &cluster.kafka.topic);
+    let (options, partitions) = (kafka_options(cluster), config.server.partitions);
+    let topic =
+        TopicOptions { partitions, replication: cluster.kafka.replication, retention: Some(config.log_retention) };
+    let created = await_part("Kafka", brokers, log_may_recover, || KafkaLog::create_topic(&options, &topic))?;
+    if created {
+        let copies = cluster.kafka.replication;
+        println!("Kafka {brokers}: created topic {name} with {partitions} partitions, {copies} copies");
+    } else {
+        // Also tells what does not fit.
+        let log = KafkaLog::open(&options).with_context(|| format!("topic {name}"))?;
+        println!("Kafka {brokers}: topic {name} is there with {} partitions", log.partitions());
+    }
+    Ok(())
+}

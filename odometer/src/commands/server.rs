@@ -1,0 +1,156 @@
+//! What `odometer dev` and `odometer serve` share: a node behind an HTTP server, from
+//! the first request to the last commit.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use odometer_ingest::gateway::{Gateway, GatewayOptions, SharedDefinitions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::api::{self, Api};
+use crate::config::Config;
+use crate::demo;
+use crate::node::Node;
+use crate::node::cells::Cells;
+use crate::node::progress::Progress;
+
+/// How long open requests may take to finish once the process was told to stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How often a failed thread is looked for.
+const FAILURE_POLL: Duration = Duration::from_millis(100);
+
+/// An address that this process has, before it answers there.
+pub(super) struct Server {
+    listener: TcpListener,
+    /// `http://HOST:PORT`.
+    pub(super) url: String,
+    recorder: PrometheusHandle,
+}
+
+/// What is served besides the books and the node itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surfaces {
+    /// The doors for usage.
+    pub(super) gateway: bool,
+    /// Lively sample traffic.
+    pub(super) demo: bool,
+}
+
+impl Server {
+    pub(super) fn bind(listen: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+        listener.set_nonblocking(true)?;
+        let url = format!("http://{}", listener.local_addr()?);
+        Ok(Self { listener, url, recorder: api::metrics::install()? })
+    }
+
+    /// Serves until the process is told to stop or the node fails; then drains it.
+    pub(super) fn run(self, config: &Config, node: Node, surfaces: Surfaces) -> anyhow::Result<ExitCode> {
+        let served = self.serve(config, &node, surfaces);
+        let drained = node.drain()?;
+        let counts = drained.counts;
+        eprintln!(
+            "drained: {} records received; {} accepted, {} duplicate, {} conflict, {} late, {} rejected; log and books \
+             are closed",
+            counts.received, counts.accepted, counts.duplicate, counts.conflict, counts.late, counts.rejected
+        );
+        served?;
+        Ok(match drained.failure {
+            Some(failure) => {
+                eprintln!("error: {failure}");
+                ExitCode::FAILURE
+            }
+            None => ExitCode::SUCCESS,
+        })
+    }
+
+    fn serve(self, config: &Config, node: &Node, surfaces: Surfaces) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let api = Api::new(config, node, gateway(config, node), self.recorder)?;
+        let router = api::router(api, surfaces.gateway);
+        let demo = surfaces.demo.then(|| node.cells.clone());
+        let progress = Arc::clone(&node.progress);
+        let served = runtime.block_on(serve((self.listener, self.url), router, demo, progress));
+        runtime.shutdown_timeout(SHUTDOWN_GRACE);
+        served
+    }
+}
+
+fn gateway(config: &Config, node: &Node) -> Gateway {
+    let options = GatewayOptions {
+        body_bytes_max: config.limits.body_bytes_max,
+        inflated_bytes_max: config.limits.inflated_bytes_max,
+        records_max: config.limits.records_max,
+        ..GatewayOptions::default()
+    };
+    Gateway::new(node.appender(), SharedDefinitions::new(config.definitions()), options)
+}
+
+async fn serve(
+    (listener, url): (TcpListener, String),
+    router: axum::Router,
+    demo: Option<Cells>,
+    progress: Arc<Progress>,
+) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    // Watched before anyone is told to talk to this process: a signal that comes at
+    // once drains it like any other.
+    let signals = Signals::watch().context("signals cannot be watched")?;
+    println!("ready: {url}");
+    let demo = demo.map(|cells| tokio::spawn(demo::run(url, Arc::clone(&progress), cells)));
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let mut graceful = stopped.clone();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = graceful.wait_for(|stop| *stop).await;
+    });
+    let grace = async {
+        let _ = stopped.wait_for(|stop| *stop).await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
+    let stopping = async {
+        let reason = signals.or_failure(&progress).await;
+        if let Some(demo) = demo {
+            demo.abort();
+            // Its summary is off the terminal then.
+            let _ = demo.await;
+        }
+        eprintln!("stopping: {reason}; finishing open requests");
+        let _ = stop.send(true);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = server => served.context("the HTTP server failed"),
+        () = grace => Ok(()),
+        () = stopping => Ok(()),
+    }
+}
+
+/// The signals that stop the process.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for one of them or for a failure of the node; why the process stops.
+    async fn or_failure(mut self, progress: &Progress) -> String {
+        let failed = async {
+            while progress.failure().is_none() {
+                tokio::time::sleep(FAILURE_POLL).await;
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted".into(),
+            _ = self.terminate.recv() => "terminated".into(),
+            () = failed => progress.failure().unwrap_or("failed").to_owned(),
+        }
+    }
+}
