@@ -76,14 +76,20 @@ def start_ticks(pid):
     """When a process started, in clock ticks since boot; None when it is gone.
 
     Together with the id this names one process: ids are used again, start times not.
+    An ended process that nobody has waited for yet counts as gone.
     """
+    fields = process_fields(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def process_fields(pid):
+    """What the kernel says of a process, from its state letter on, or None."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The command name may hold spaces and parentheses; the fields after it do not.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    # The command name before may hold spaces and parentheses; the fields do not.
+    return stat.rpartition(")")[2].split()
 
 
 def children(pid):

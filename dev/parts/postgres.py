@@ -6,13 +6,16 @@ import shutil
 import socket
 import struct
 import tarfile
+import time
 from pathlib import Path
 
-from .base import DEV, Part, PartError, maven_copy, need, run, say
+from .base import DEV, Part, PartError, maven_copy, need, process_fields, run, say, start_ticks
 
 # The superuser of the tests, and the database it starts in.
 USER = "odometer"
 DATABASE = "odometer"
+# How long an ended server may wait to be collected before its lock file is removed.
+COLLECT_SECONDS = 5
 POM = DEV / "postgres/pom.xml"
 
 
@@ -44,6 +47,7 @@ class Postgres(Part):
 
     def prepare(self, ports):
         if (self.data / "PG_VERSION").exists():
+            forget_ended(self.data / "postmaster.pid")
             return
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(mode=0o700)
@@ -120,6 +124,24 @@ def reachable(path, user):
         if not mode.st_mode & bit:
             return False
     return True
+
+
+def forget_ended(lock):
+    """Removes the lock file of a server that has ended but was not waited for yet.
+
+    After SIGKILL the id lives on until the first process of the system collects it,
+    in some containers for ever, and the server takes that for a running one.
+    """
+    try:
+        pid = int(lock.read_text().split()[0])
+    except FileNotFoundError:
+        return
+    deadline = time.monotonic() + COLLECT_SECONDS
+    while process_fields(pid) and start_ticks(pid) is None:
+        if time.monotonic() > deadline:
+            lock.unlink()
+            return
+        time.sleep(0.05)
 
 
 def unpack(folder):
