@@ -190,7 +190,9 @@ class Handler(BaseHTTPRequestHandler):
         """Runs one request to its end."""
         try:
             # The body is read first: what stays unread would be taken for a request.
+            self.close_connection, keep = True, self.close_connection
             body = self.read_body()
+            self.close_connection = keep
             pairs = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
             result = self.engine.run(Request(pairs, self.headers, body))
         except (RuntimeError, ValueError, pyarrow.ArrowException) as error:
@@ -218,7 +220,6 @@ class Handler(BaseHTTPRequestHandler):
     def read_exactly(self, size, before):
         """A piece of the body; a cut one is no request."""
         if before + size > BODY_BYTES_MAX:
-            self.close_connection = True
             raise ValueError(f"the body is larger than {BODY_BYTES_MAX} bytes")
         piece = self.rfile.read(size)
         if len(piece) != size:
@@ -241,6 +242,14 @@ class Handler(BaseHTTPRequestHandler):
             super().log_request(code, size)
 
 
+class Server(ThreadingHTTPServer):
+    """A thread per connection."""
+
+    daemon_threads = True
+    # Tests connect all at once; the default of 5 would make some of them wait a second.
+    request_queue_size = 128
+
+
 def main():
     """Opens the engine, listens on loopback, leaves on SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -248,8 +257,7 @@ def main():
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
     Handler.engine = Engine(options.folder)
-    server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", options.port), Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server.serve_forever(poll_interval=0.1)
