@@ -57,6 +57,8 @@ class Engine:
         for left in self.scratch.iterdir():
             left.unlink()
         self.session = chdb.connect(str(folder / "data"))
+        # As the container image makes it from CLICKHOUSE_DB.
+        self.session.query("CREATE DATABASE IF NOT EXISTS odometer")
         self.lock = threading.Lock()
 
     def run(self, request):
