@@ -1,20 +1,24 @@
 //! `odometer totals`: period totals from a running process or from a data directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use odometer_schemas::period::parse_month;
-use odometer_sink::totals::{PeriodFilter, SqliteTotals, TotalsBook, TotalsFilter};
+use odometer_sink::totals::{PeriodFilter, TotalsFilter};
 
 use crate::api::totals::TotalAnswer;
+use crate::config::{Config, Overrides};
 use crate::node::files::Files;
+use crate::node::footing::BookPlace;
+use crate::node::footing::cluster::servers;
 
 const EXAMPLES: &str = "\
 Examples:
   odometer totals                                   # of the process at http://127.0.0.1:7070
   odometer totals --tenant acme --period 2023-11
   odometer totals --data-dir ./odometer-data --json # straight from the totals book, running or stopped
+  odometer totals --config examples/cluster.toml    # straight from PostgreSQL
 
 Quantities are in each meter's base unit.";
 
@@ -27,8 +31,12 @@ pub(crate) struct Args {
     url: String,
 
     /// Read a data directory instead of asking a process.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
     data_dir: Option<PathBuf>,
+
+    /// Read the totals book of the cluster that this file describes.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Only this tenant.
     #[arg(long)]
@@ -49,8 +57,8 @@ pub(super) fn month(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let totals = match &args.data_dir {
-        Some(directory) => read(args, directory)?,
+    let totals = match place(args.data_dir.as_deref(), args.config.as_deref())? {
+        Some(place) => read(args, &place)?,
         None => ask(args)?,
     };
     if args.json {
@@ -61,8 +69,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(args: &Args, directory: &std::path::Path) -> anyhow::Result<Vec<TotalAnswer>> {
-    let mut book = SqliteTotals::open_read_only(&Files::new(directory).totals())?;
+/// Where the books are that a command was told to read.
+pub(super) fn place(data_dir: Option<&Path>, config: Option<&Path>) -> anyhow::Result<Option<BookPlace>> {
+    match (data_dir, config) {
+        (_, Some(file)) => {
+            let config = Config::load(Some(file), &Overrides::default())?;
+            Ok(Some(BookPlace::Servers(servers(&config.cluster))))
+        }
+        (Some(directory), None) => Ok(Some(BookPlace::Files(Files::new(directory)))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read(args: &Args, place: &BookPlace) -> anyhow::Result<Vec<TotalAnswer>> {
+    let mut book = place.totals()?;
     let period = args.period.as_deref().and_then(parse_month).map(PeriodFilter::StartsIn);
     let filter = TotalsFilter { tenant: args.tenant.clone(), meter: None, period };
     Ok(book.totals(&filter)?.iter().map(TotalAnswer::from).collect())

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use odometer_schemas::period::parse_month;
-use odometer_sink::raw::SqliteRaw;
-use odometer_sink::totals::SqliteTotals;
 use odometer_sink::verify::{Attendant, Findings, Lag, Phase, Progress, Report, VerifyScope, verify};
 use serde_json::{Value, json};
 
-use super::totals::month;
+use super::totals::{month, place};
 use crate::node::files::Files;
+use crate::node::footing::BookPlace;
 
 /// Time between two looks at a raw book that lags.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -22,6 +21,7 @@ Examples:
   odometer verify                                       # ./odometer-data, beside a running process or on a stopped one
   odometer verify --data-dir /var/lib/odometer --json
   odometer verify --tenant acme --period 2023-11
+  odometer verify --config examples/cluster.toml        # PostgreSQL against ClickHouse
 
 What it does: takes totals and cursors in one snapshot, waits until the raw book has reached them, recomputes count, \
 sum and digest of every (tenant, meter, period) and the counts by verdict from the raw rows, checks every row's \
@@ -38,6 +38,10 @@ pub(crate) struct Args {
     /// The data directory.
     #[arg(long, value_name = "DIR", env = "ODOMETER_DATA_DIR", default_value = "./odometer-data")]
     data_dir: PathBuf,
+
+    /// Read the books of the cluster that this file describes instead.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Only this tenant.
     #[arg(long)]
@@ -57,9 +61,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let files = Files::new(&args.data_dir);
-    let mut totals = SqliteTotals::open_read_only(&files.totals())?;
-    let mut raw = SqliteRaw::open_read_only(&files.raw())?;
+    let files = BookPlace::Files(Files::new(&args.data_dir));
+    let place = place(None, args.config.as_deref())?.unwrap_or(files);
+    let (mut totals, mut raw) = (place.totals()?, place.raw()?);
     let period = args.period.as_deref().and_then(parse_month);
     let scope = VerifyScope { tenant: args.tenant.clone(), period };
     let bar = bar(args.json);
@@ -70,7 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Instant::now() < deadline
     };
     let mut attendant = Attendant { progress: &mut progress, wait: &mut wait };
-    let report = verify(&mut totals, &mut raw, &scope, &mut attendant)?;
+    let report = verify(totals.as_mut(), raw.as_mut(), &scope, &mut attendant)?;
     bar.finish_and_clear();
     if args.json {
         println!("{:#}", as_json(&report));
