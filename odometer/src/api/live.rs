@@ -1,10 +1,13 @@
 //! `GET /v1/tenants/{tenant}/usage`: a tenant's counters as they stand in memory now,
-//! read without stopping the writer and without asking a book.
+//! read without stopping the writer and without asking a book. Another node's counters
+//! are that node's to show.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::Uri;
+use axum::http::{Uri, header};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use odometer_aggregator::LiveUsage;
 use odometer_schemas::partition::partition_of;
 use odometer_schemas::time::TimeMs;
@@ -12,9 +15,9 @@ use serde::Serialize;
 
 use super::Api;
 use super::parameters::Parameters;
-use super::problem::Problem;
+use super::problem::{Problem, ProblemKind};
 use super::totals::month;
-use crate::node::progress::{StageName, now};
+use crate::node::progress::{StageName, Standing, now};
 
 pub(super) const PARAMETERS: [&str; 2] = ["meter", "period"];
 
@@ -56,7 +59,7 @@ pub(crate) async fn list(
     State(api): State<Api>,
     tenant: Result<Path<String>, PathRejection>,
     uri: Uri,
-) -> Result<Json<LiveAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let fix = "write it as percent-encoded UTF-8: `pool/7` is `pool%2F7`";
     let Path(tenant) = tenant.map_err(|e| Problem::parameter("tenant", e.body_text(), fix))?;
     if tenant.is_empty() {
@@ -64,8 +67,12 @@ pub(crate) async fn list(
     }
     let parameters = Parameters::read(&uri, &PARAMETERS)?;
     let (meter, period) = (parameters.text("meter")?, month(&parameters)?);
+    let partition = partition_of(&tenant, u32::try_from(api.progress.partitions.len()).unwrap_or(u32::MAX));
+    if api.progress.of(partition).standing() != Standing::Authoritative {
+        return elsewhere(&api, partition, &uri).await;
+    }
     // Taken before the counters are read, so that it never claims too much.
-    let lag_ms = lag_ms(&api, &tenant);
+    let lag_ms = lag_ms(&api, partition);
     let as_of = now().plus_ms(-lag_ms);
     let wanted = |usage: &LiveUsage| {
         let start = usage.cell.period().start;
@@ -73,11 +80,26 @@ pub(crate) async fn list(
     };
     let usage =
         api.cells.of_tenant(&tenant).iter().filter(|usage| wanted(usage)).map(|usage| show(&api, usage)).collect();
-    Ok(Json(LiveAnswer { as_of: as_of.to_string(), lag_ms, tenant, usage }))
+    Ok(Json(LiveAnswer { as_of: as_of.to_string(), lag_ms, tenant, usage }).into_response())
 }
 
-fn lag_ms(api: &Api, tenant: &str) -> i64 {
-    let partition = partition_of(tenant, u32::try_from(api.progress.partitions.len()).unwrap_or(u32::MAX));
+/// Sends the caller to the node that the totals book names as the partition's owner.
+async fn elsewhere(api: &Api, partition: u32, uri: &Uri) -> Result<Response, Problem> {
+    let cursors = api.books.totals(|book| book.cursors()).await?;
+    let owner = cursors.into_iter().find(|cursor| cursor.partition == partition).map(|cursor| cursor.owner);
+    match owner.filter(|owner| !owner.is_empty() && **owner != *api.own_url) {
+        Some(owner) => {
+            let location = format!("{owner}{}", uri.path_and_query().map_or("/", |path| path.as_str()));
+            Ok((StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response())
+        }
+        None => {
+            let detail = format!("partition {partition}, which holds the tenant, is being recovered");
+            Err(Problem::new(ProblemKind::Recovering, detail, "ask again as Retry-After says, or ask /v1/totals"))
+        }
+    }
+}
+
+fn lag_ms(api: &Api, partition: u32) -> i64 {
     let progress = api.progress.of(partition);
     let counted = progress.offset_of(StageName::Count);
     // The counter tells its own lag; one that stands still tells nothing.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Api;
 use super::watch::Seen;
-use crate::node::progress::{PartitionProgress, StageName};
+use crate::node::progress::{PartitionProgress, StageName, Standing};
 
 /// The media type of the text format that the recorder writes.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,6 +24,9 @@ const COMMIT_BUCKETS_S: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 /// Seconds. From an answer out of memory to a request that waits for the log.
 const REQUEST_BUCKETS_S: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
+/// Seconds. From a partition without history to one that learns its ids from the log.
+const RECOVERY_BUCKETS_S: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
 /// Installs the process-wide recorder.
 pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     let buckets = |builder: PrometheusBuilder, name: &str, values: &[f64]| {
@@ -31,6 +34,7 @@ pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     };
     let builder = buckets(PrometheusBuilder::new(), "odometer_book_commit_seconds", &COMMIT_BUCKETS_S)?;
     let builder = buckets(builder, "odometer_http_request_seconds", &REQUEST_BUCKETS_S)?;
+    let builder = buckets(builder, "odometer_recovery_seconds", &RECOVERY_BUCKETS_S)?;
     let recorder = builder.install_recorder().context("metrics cannot be recorded")?;
     describe();
     Ok(recorder)
@@ -54,6 +58,7 @@ pub(crate) async fn render(State(api): State<Api>) -> impl IntoResponse {
     for (partition, progress) in (0_u32..).zip(&api.progress.partitions) {
         of_partition(partition, progress, &seen);
     }
+    counter!("odometer_rebalances_total").absolute(api.progress.rebalances.load(Relaxed));
     of_log(&seen);
     of_gateway(api.gateway.counters());
     gauge!("odometer_live_tenants").set(number(api.cells.tenants() as u64));
@@ -69,11 +74,18 @@ fn of_partition(partition: u32, progress: &PartitionProgress, seen: &Seen) {
     for (verdict, count) in counts.by_name() {
         counter!("odometer_records_total", "partition" => label.clone(), "verdict" => verdict).absolute(count);
     }
+    let is_counted = progress.standing() != Standing::Elsewhere;
+    let is_written = progress.writes_raw.load(Relaxed);
+    set("odometer_partition_counted", flag(is_counted));
+    set("odometer_partition_authoritative", flag(progress.standing() == Standing::Authoritative));
+    set("odometer_partition_raw_written", flag(is_written));
     let counted = progress.offset_of(StageName::Count);
     let end_offset = progress.end_offset.load(Relaxed).max(seen.partitions[partition as usize].end_offset).max(counted);
     set("odometer_log_end_offset", number(end_offset));
     for (stage, name, label) in STAGES {
-        let offset = progress.offset_of(stage);
+        // What another node does has no lag here, so that a sum over nodes is right.
+        let is_own = if stage == StageName::Raw { is_written } else { is_counted };
+        let offset = if is_own { progress.offset_of(stage) } else { end_offset };
         set(name, number(offset));
         let labels = [("partition", partition.to_string()), ("stage", label.to_owned())];
         gauge!("odometer_lag_envelopes", &labels).set(number(end_offset.saturating_sub(offset)));
@@ -96,10 +108,14 @@ const STAGES: [(StageName, &str, &str); 3] = [
     (StageName::Raw, "odometer_log_raw_offset", "raw"),
 ];
 
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
 fn of_log(seen: &Seen) {
     let health = &seen.log.health;
     gauge!("odometer_log_queue_envelopes").set(number(health.queued_envelopes as u64));
-    gauge!("odometer_log_writable").set(f64::from(u8::from(health.is_running && !health.is_failing)));
+    gauge!("odometer_log_writable").set(flag(health.is_running && !health.is_failing));
     counter!("odometer_log_commits_total").absolute(health.commits);
     counter!("odometer_log_commit_failures_total").absolute(health.failures);
 }
@@ -140,10 +156,12 @@ fn describe() {
         describe_gauge!(name, what);
     }
     describe_histogram!("odometer_book_commit_seconds", "Time to bring one batch into a book, retries included");
+    describe_histogram!("odometer_recovery_seconds", "Time to claim and restore one partition");
     describe_histogram!("odometer_http_request_seconds", "Time to answer one request, by route");
 }
 
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 16] = [
+    ("odometer_rebalances_total", "Changes of the partitions that this node counts"),
     ("odometer_records_received_total", "Records that the log delivered; the sum of all verdicts"),
     ("odometer_records_total", "Records by verdict"),
     ("odometer_log_commits_total", "Commits of the log"),
@@ -161,7 +179,10 @@ const COUNTERS: [(&str, &str); 15] = [
     ("odometer_gateway_append_microseconds_total", "Time that requests waited for the log"),
 ];
 
-const GAUGES: [(&str, &str); 14] = [
+const GAUGES: [(&str, &str); 17] = [
+    ("odometer_partition_counted", "1 when this node counts the partition"),
+    ("odometer_partition_authoritative", "1 when live answers of the partition are authoritative here"),
+    ("odometer_partition_raw_written", "1 when this node writes the partition's raw rows"),
     ("odometer_log_end_offset", "The offset that the next envelope will get"),
     ("odometer_log_next_offset", "Counted up to this offset"),
     ("odometer_log_committed_offset", "In the totals book up to this offset"),
@@ -181,7 +202,7 @@ const GAUGES: [(&str, &str); 14] = [
 /// All names, in order.
 #[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    let histograms = ["odometer_book_commit_seconds", "odometer_http_request_seconds"];
+    let histograms = ["odometer_book_commit_seconds", "odometer_http_request_seconds", "odometer_recovery_seconds"];
     let described = COUNTERS.iter().chain(&GAUGES).map(|(name, _)| *name);
     described.chain(histograms).collect::<std::collections::BTreeSet<_>>().into_iter()
 }

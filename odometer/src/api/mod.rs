@@ -48,6 +48,8 @@ pub(crate) struct Api {
     cells: Cells,
     meters: Arc<[Meter]>,
     gateway: Gateway,
+    /// Where this process is asked, as other nodes know it; empty when there are none.
+    own_url: Arc<str>,
     recorder: PrometheusHandle,
 }
 
@@ -76,6 +78,7 @@ impl Api {
             cells: node.cells.clone(),
             meters: config.meters.clone().into(),
             gateway,
+            own_url: node.footing.owner().into(),
             recorder,
         })
     }

@@ -26,6 +26,8 @@ pub(crate) enum ProblemKind {
     MethodNotAllowed,
     /// A book cannot be read now.
     BookUnavailable,
+    /// The node that counts the tenant is not ready to answer.
+    Recovering,
     /// A book holds something that does not read back.
     BookDamaged,
 }
@@ -37,7 +39,7 @@ impl ProblemKind {
             Self::QueryTooLong => StatusCode::URI_TOO_LONG,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BookUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BookUnavailable | Self::Recovering => StatusCode::SERVICE_UNAVAILABLE,
             Self::BookDamaged => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -51,6 +53,7 @@ impl ProblemKind {
             Self::NotFound => "/problems/not-found",
             Self::MethodNotAllowed => "/problems/method-not-allowed",
             Self::BookUnavailable => "/problems/book-unavailable",
+            Self::Recovering => "/problems/recovering",
             Self::BookDamaged => "/problems/book-damaged",
         }
     }
@@ -63,6 +66,7 @@ impl ProblemKind {
             Self::NotFound => "Nothing is served here",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::BookUnavailable => "A book cannot be read now",
+            Self::Recovering => "The tenant's counters are being recovered",
             Self::BookDamaged => "A book is damaged",
         }
     }

@@ -1,8 +1,13 @@
 //! An owned thread that looks at the log and at every stage once a second: how fresh
 //! each is, and whether it has work without moving. Answers and health read what it
-//! saw, so that neither waits for a disk that does not answer. Changes nothing.
+//! saw, so that neither waits for a disk or a broker that does not answer.
+//!
+//! Freshness comes from where the log was seen to end, and when: whatever stands
+//! behind an end has everything that was acknowledged before that look. The log itself
+//! is not read.
 
-use std::sync::atomic::Ordering::Acquire;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,10 +17,13 @@ use odometer_ingest::log::{LogError, LogReader};
 use odometer_schemas::time::TimeMs;
 
 use crate::node::footing::LogHealth;
-use crate::node::progress::{PartitionProgress, Progress, StageName, now};
+use crate::node::progress::{PartitionProgress, Progress, StageName, Standing, now};
 
 /// Time between two looks: a look costs some microseconds a partition.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Ends that are remembered of one partition. Beyond it every second one of the older
+/// half is forgotten, so that the past fades without ending.
+const ENDS_MAX: usize = 512;
 
 /// What is looked at.
 pub(crate) struct Watched {
@@ -55,8 +63,10 @@ pub(crate) struct Seen {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PartitionSeen {
     pub(crate) end_offset: u64,
-    /// The first entry that each stage still had to do.
-    next: [Option<(u64, TimeMs)>; 3],
+    /// Where the log ended, each with the latest look that found it so, ascending.
+    ends: VecDeque<(u64, TimeMs)>,
+    /// Log time that was counted here, whatever the looks say.
+    counted_through: Option<TimeMs>,
     /// Since when each stage has had work and stood at the same offset.
     pub(crate) standing: [Option<(u64, Instant)>; 3],
 }
@@ -164,21 +174,25 @@ impl Seen {
         let mut partitions = Vec::with_capacity(self.partitions.len());
         for (partition, before) in (0_u32..).zip(&self.partitions) {
             let progress = watched.progress.of(partition);
-            partitions.push(before.next(partition, progress, watched.reader.as_mut(), taken)?);
+            let end_offset = watched.reader.bounds(partition)?.end_offset;
+            partitions.push(before.next(progress, end_offset, (at, taken)));
         }
         (self.at, self.taken, self.partitions) = (at, taken, partitions);
         Ok(())
     }
 
     /// Everything that was acknowledged before this time is in a stage's answers, if
-    /// the stage stands at `offset` now.
+    /// the stage stands at `offset` now. The beginning of time where nothing is known:
+    /// the stage is behind all that was seen since the start.
     pub(crate) fn fresh_through(&self, partition: u32, stage: StageName, offset: u64) -> TimeMs {
         let seen = &self.partitions[partition as usize];
-        match seen.next[stage as usize] {
-            // Appended after everything below it.
-            Some((_, append_time)) if offset < seen.end_offset => append_time,
-            _ => self.at,
+        if offset >= seen.end_offset {
+            return self.at;
         }
+        let behind = seen.ends.partition_point(|(end, _)| *end <= offset);
+        let looked = behind.checked_sub(1).map(|last| seen.ends[last].1);
+        let counted = seen.counted_through.filter(|_| stage == StageName::Count);
+        looked.max(counted).unwrap_or(TimeMs(0))
     }
 
     /// How far a stage that stands at `offset` now is behind what was there at this
@@ -192,30 +206,43 @@ impl Seen {
 }
 
 impl PartitionSeen {
-    fn next(
-        &self,
-        partition: u32,
-        progress: &PartitionProgress,
-        reader: &mut dyn LogReader,
-        taken: Instant,
-    ) -> Result<Self, LogError> {
-        // A stage's own offset first: it may move meanwhile, and then looks idle.
-        let offsets = StageName::ALL.map(|stage| progress.offset_of(stage));
-        let end_offset = reader.bounds(partition)?.end_offset;
-        let mut seen = Self { end_offset, ..Self::default() };
-        for (stage, offset) in StageName::ALL.into_iter().zip(offsets) {
-            let upstream = match stage {
-                StageName::Count => end_offset,
-                StageName::Totals => offsets[StageName::Count as usize],
-                StageName::Raw => offsets[StageName::Totals as usize],
-            };
-            seen.standing[stage as usize] = stood(self.standing[stage as usize], offset, upstream, taken);
-            if offset < end_offset {
-                let first = reader.read(partition, offset, 1)?;
-                seen.next[stage as usize] = first.first().map(|entry| (entry.offset, entry.append_time));
-            }
+    fn next(&self, progress: &PartitionProgress, end_offset: u64, (at, taken): (TimeMs, Instant)) -> Self {
+        let counts = progress.standing() != Standing::Elsewhere;
+        let mut seen = Self { end_offset, ends: self.ends.clone(), ..Self::default() };
+        if seen.ends.back().is_some_and(|(end, _)| *end == end_offset) {
+            seen.ends.pop_back();
         }
-        Ok(seen)
+        seen.ends.push_back((end_offset, at));
+        thin(&mut seen.ends);
+        if counts {
+            progress.ends_at_least(end_offset);
+            seen.counted_through = Some(TimeMs(progress.log_time_ms.load(Relaxed)));
+        }
+        // What a stage follows, after its own offset: it may move meanwhile, and then
+        // looks idle.
+        let [counted, committed, raw] = StageName::ALL.map(|stage| progress.offset_of(stage));
+        let work = [
+            (counts, counted, end_offset),
+            (counts, committed, counted),
+            (progress.writes_raw.load(Acquire), raw, committed),
+        ];
+        for ((is_own, offset, upstream), (standing, before)) in
+            work.into_iter().zip(seen.standing.iter_mut().zip(self.standing))
+        {
+            *standing = if is_own { stood(before, offset, upstream, taken) } else { None };
+        }
+        seen
+    }
+}
+
+/// Forgets every second end of the older half, once there are too many.
+fn thin(ends: &mut VecDeque<(u64, TimeMs)>) {
+    if ends.len() > ENDS_MAX {
+        let mut index = 0;
+        ends.retain(|_| {
+            index += 1;
+            index > ENDS_MAX / 2 || index % 2 == 1
+        });
     }
 }
 
@@ -283,20 +310,38 @@ mod tests {
     }
 
     #[test]
-    fn freshness_is_the_first_missing_entry_or_the_look_itself() {
+    fn freshness_is_the_last_look_that_found_the_log_end_at_or_below() {
         let mut seen = Seen { at: TimeMs(1000), ..Seen::nothing(1) };
-        seen.partitions[0].end_offset = 10;
-        seen.partitions[0].next[StageName::Raw as usize] = Some((4, TimeMs(400)));
+        let partition = &mut seen.partitions[0];
+        partition.end_offset = 10;
+        partition.ends = [(4, TimeMs(400)), (7, TimeMs(700)), (10, TimeMs(1000))].into();
+        partition.counted_through = Some(TimeMs(550));
         for (stage, offset, expected) in [
+            (StageName::Raw, 3, 0),
             (StageName::Raw, 4, 400),
-            (StageName::Raw, 9, 400),
+            (StageName::Raw, 6, 400),
+            (StageName::Raw, 9, 700),
             (StageName::Raw, 10, 1000),
             (StageName::Raw, 12, 1000),
+            (StageName::Count, 5, 550),
+            (StageName::Count, 8, 700),
             (StageName::Count, 10, 1000),
         ] {
             assert_eq!(seen.fresh_through(0, stage, offset), TimeMs(expected), "{stage:?} at {offset}");
         }
         assert_eq!(seen.lag_ms(0, StageName::Raw, 10), 0);
         assert!(seen.lag_ms(0, StageName::Raw, 4) > 0);
+    }
+
+    #[test]
+    fn the_past_fades_without_ending() {
+        let progress = PartitionProgress::default();
+        let mut seen = PartitionSeen::default();
+        for look in 1..10_000_u64 {
+            seen = seen.next(&progress, look, (TimeMs(i64::try_from(look).unwrap()), Instant::now()));
+        }
+        assert!(seen.ends.len() <= ENDS_MAX);
+        assert_eq!(seen.ends.front(), Some(&(1, TimeMs(1))));
+        assert!(seen.ends.iter().is_sorted());
     }
 }

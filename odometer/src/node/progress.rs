@@ -197,12 +197,6 @@ impl Progress {
         self.joined.load(Acquire) && self.partitions.iter().all(|p| p.standing() != Standing::Recovering)
     }
 
-    /// The partitions that this node has to do with.
-    pub(crate) fn own(&self) -> impl Iterator<Item = (u32, &PartitionProgress)> {
-        let is_own = |p: &PartitionProgress| p.standing() != Standing::Elsewhere || p.writes_raw.load(Acquire);
-        (0..).zip(&self.partitions).filter(move |(_, p)| is_own(p))
-    }
-
     /// Notes a failure that stops the node; the first one stays. Whoever stops it
     /// tells the user.
     pub(crate) fn fail(&self, failure: String) {
