@@ -70,9 +70,8 @@ impl Cluster {
 }
 
 fn place(variable: &str) -> anyhow::Result<String> {
-    std::env::var(variable).with_context(|| {
-        format!("{variable} is not set: run `dev/services up`, then `eval \"$(dev/services env)\"`")
-    })
+    std::env::var(variable)
+        .with_context(|| format!("{variable} is not set: run `dev/services up`, then `eval \"$(dev/services env)\"`"))
 }
 
 /// So that runs do not meet.

@@ -21,7 +21,6 @@ use odometer_bench::traffic::{Ids, TENANTS_DEFAULT, Tally};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use self::books::Books;
 use self::pace::Pace;
 use self::probe::Probe;
 use self::site::Site;

@@ -50,9 +50,16 @@ pub(crate) struct Beside {
 /// How usage gets in and live answers come out.
 #[derive(Clone)]
 pub(crate) enum Access {
-    InProcess { appender: Arc<dyn LogAppender>, cells: Cells },
+    InProcess {
+        appender: Arc<dyn LogAppender>,
+        cells: Cells,
+    },
     /// With an appender, usage goes straight into the log.
-    Http { url: String, client: Client, appender: Option<Arc<dyn LogAppender>> },
+    Http {
+        url: String,
+        client: Client,
+        appender: Option<Arc<dyn LogAppender>>,
+    },
 }
 
 /// `GET /v1/tenants/{tenant}/usage`, as far as it matters here.
