@@ -152,7 +152,7 @@ fn raw(book: &mut dyn RawBook, envelopes: u64) -> Counted {
         gather.time(|| gatherer.feed(&entry, None).expect("a good envelope"));
         if gatherer.is_full() || number + 1 == envelopes {
             let batch = gather.time(|| gatherer.take().expect("a good batch").expect("rows were fed"));
-            write.time(|| book.write(&batch).expect("the batch can be written"));
+            write.time(|| write_all(book, &batch));
             written += batch.len() as u64;
             counted.add(&batch);
         }
@@ -163,6 +163,15 @@ fn raw(book: &mut dyn RawBook, envelopes: u64) -> Counted {
         }
     }
     counted
+}
+
+/// Goes on while the book may come back.
+fn write_all(book: &mut dyn RawBook, batch: &RawBatch) {
+    while let Err(error) = book.write(batch) {
+        assert!(error.is_retryable(), "{error}");
+        println!("{error}; once more");
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 fn proof(directory: &Path, raw: &mut dyn RawBook, counted: &Counted) {
@@ -262,7 +271,7 @@ fn entry(number: u64, tenants: &[Vec<String>]) -> LogEntry {
     LogEntry {
         partition: u32::try_from(partition).expect("a small number"),
         offset: number / u64::from(PARTITIONS),
-        append_time: TimeMs(1_700_000_000_000),
+        append_time: TimeMs(1_700_000_000_000 + i64::try_from(number).expect("a small number")),
         bytes: builder.seal(origin),
     }
 }

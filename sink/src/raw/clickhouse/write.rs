@@ -104,12 +104,15 @@ fn rollups(link: &Link, batch: &RawBatch, ask_first: bool) -> Result<(), BookErr
 }
 
 /// In SQL: whether `column` lies in the batch's range of the row's partition. No row has
-/// a negative one, so a partition that the batch does not touch has none.
+/// a negative one, so a partition that the batch does not touch has none. What all
+/// ranges share comes first: the engine can look that up.
 fn of_offsets(column: &str, batch: &RawBatch) -> String {
     let moves = batch.cursors().iter();
+    let least = moves.clone().map(|cursor| cursor.from_offset).min().unwrap_or(0);
+    let end = moves.clone().map(|cursor| cursor.next_offset).max().unwrap_or(0);
     let starts = read::per_partition(moves.clone().map(|cursor| (cursor.partition, cursor.from_offset)));
     let ends = read::per_partition(moves.map(|cursor| (cursor.partition, cursor.next_offset)));
-    format!("{column} >= {starts} AND {column} < {ends}")
+    format!("{column} >= {least} AND {column} < {end} AND {column} >= {starts} AND {column} < {ends}")
 }
 
 /// In SQL: whether the row was appended when the batch's were. Parts are known by their
