@@ -152,7 +152,13 @@ impl<'a> Records<'a> {
 /// all that it has.
 pub(super) fn rollups(batch: &RawBatch) -> (NativeBlock, Tallies) {
     let mut rows: Vec<RollupRow<'_>> = batch.rollups().collect();
-    rows.sort_unstable_by(|a, b| rollup_key(a).cmp(&rollup_key(b)));
+    // They come by tenant, meter and minute; this is the rest of the table's key.
+    let same_minute = |a: &RollupRow<'_>, b: &RollupRow<'_>| {
+        (a.window_start_ms, a.meter, a.tenant) == (b.window_start_ms, b.meter, b.tenant)
+    };
+    for rows in rows.chunk_by_mut(same_minute) {
+        rows.sort_unstable_by_key(|row| (row.dimensions, row.partition, row.range_start));
+    }
     let mut newest: BTreeMap<u32, i64> = BTreeMap::new();
     for envelope in &batch.envelopes {
         let time = newest.entry(envelope.partition).or_insert(envelope.append_time_ms);
@@ -167,10 +173,6 @@ pub(super) fn rollups(batch: &RawBatch) -> (NativeBlock, Tallies) {
         tallies.entry(row.partition).or_default().add(row.records.wrapping_add(low));
     }
     (columns.block(), tallies)
-}
-
-fn rollup_key<'a>(row: &RollupRow<'a>) -> (&'a str, &'a str, i64, &'a str, u32, u64) {
-    (row.tenant, row.meter, row.window_start_ms, row.dimensions, row.partition, row.range_start)
 }
 
 /// Columns of `usage_rollups`.

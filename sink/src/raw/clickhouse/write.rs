@@ -87,7 +87,7 @@ fn rejected(link: &Link, batch: &RawBatch, ask_first: bool) -> Result<(), BookEr
 }
 
 fn rollups(link: &Link, batch: &RawBatch, ask_first: bool) -> Result<(), BookError> {
-    if batch.rollups().len() == 0 {
+    if batch.rollups.is_empty() {
         return Ok(());
     }
     let (block, wanted) = pieces::rollups(batch);

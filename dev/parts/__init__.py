@@ -1,0 +1,1 @@
+"""The real parts that Odometer stands on, started without containers."""
