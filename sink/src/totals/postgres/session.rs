@@ -2,6 +2,7 @@
 //! transactions on it. It never repeats a statement that may have changed something:
 //! that is the caller's decision.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -96,7 +97,6 @@ pub(super) struct Link {
 }
 
 /// Where and how to connect.
-#[derive(Debug)]
 struct Server {
     options: Box<PgConnectOptions>,
     access: Access,
@@ -159,6 +159,13 @@ impl Drop for Session {
             // Unlike its own drop, this may happen on an asynchronous thread.
             runtime.shutdown_background();
         }
+    }
+}
+
+impl fmt::Debug for Server {
+    /// The options know the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("place", &self.place()).field("access", &self.access).finish_non_exhaustive()
     }
 }
 

@@ -110,7 +110,10 @@ fn an_answered_commit_is_durable_whatever_the_server_defaults_to() {
 }
 
 #[test]
-fn an_error_never_shows_the_url() {
+fn nothing_shows_the_password() {
+    let database = PgDatabase::migrated();
+    let book = PgTotals::connect(&database.url().replacen('@', ":secret@", 1)).unwrap();
+    assert!(!format!("{book:?}").contains("secret"), "{book:?}");
     for url in
         ["postgres://user:secret@127.0.0.1:1/database", "mysql://user:secret@127.0.0.1/", "postgres://u:secret@[/"]
     {
