@@ -1,4 +1,5 @@
 mod books;
+mod postgres;
 
 use odometer_schemas::log::Position;
 use odometer_schemas::period::parse_month;
