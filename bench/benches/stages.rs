@@ -19,7 +19,7 @@ use odometer_schemas::log::LogEntry;
 use odometer_schemas::record::Record;
 use odometer_schemas::time::TimeMs;
 use odometer_sink::raw::{BATCH_ROWS_MAX, RawBatch, RawBook, RawGatherer, SqliteRaw};
-use odometer_sink::totals::{Installation, OwnedCommit, SqliteTotals, TotalsBook};
+use odometer_sink::totals::{Claim, Installation, OwnedCommit, SqliteTotals, TotalsBook};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -289,7 +289,7 @@ fn totals_commit(criterion: &mut Criterion) {
     let installation =
         Installation { log_id: "bench".into(), partitions: 1, hash_seed: Definitions::HASH_SEED_DEFAULT };
     book.identity(&installation).expect("a new book belongs to nobody");
-    let epoch = book.claim(0).expect("the partition is there").epoch;
+    let epoch = book.claim(&Claim::default()).expect("the partition is there").epoch;
     let mut partition = Partition::new(Ids::Uuid);
     let mut next_commit = || {
         for _ in 0..TOTALS_ENVELOPES {

@@ -25,7 +25,7 @@ use odometer_schemas::record::{IdRef, Record};
 use odometer_schemas::row::{RawRow, dimensions_hash};
 use odometer_schemas::time::TimeMs;
 use odometer_sink::raw::{ClickHouseOptions, ClickHouseRaw, RawBatch, RawBook, RawGatherer, SqliteRaw, TableOptions};
-use odometer_sink::totals::{Installation, OwnedCommit, SqliteTotals, TotalsBook};
+use odometer_sink::totals::{Claim, Installation, OwnedCommit, SqliteTotals, TotalsBook};
 use odometer_sink::verify::{Attendant, VerifyScope, verify};
 
 const PARTITIONS: u32 = 8;
@@ -101,7 +101,7 @@ fn per_second(n: u64, time: Duration) -> u64 {
 /// Commits the same totals over and over, as a busy partition does.
 fn totals(directory: &Path) {
     let mut book = open_totals(&directory.join("commits.sqlite"));
-    let epoch = book.claim(0).expect("a claim").epoch;
+    let epoch = book.claim(&Claim::default()).expect("a claim").epoch;
     for number in 0..4 {
         let total = |n: u64| TotalRow { quantity: i128::from(n + number), ..total(&format!("tenant-{n}"), "api_call") };
         let totals = (0..TOTALS_PER_COMMIT).map(total).collect();
@@ -111,7 +111,8 @@ fn totals(directory: &Path) {
         println!("commit of {TOTALS_PER_COMMIT} totals: {:.0?}, CPU {:.0?}", clock.wall, clock.cpu);
     }
     let mut clock = Clock::default();
-    let state = clock.time(|| book.claim(0).expect("a claim"));
+    let again = Claim { from_epoch: epoch, ..Claim::default() };
+    let state = clock.time(|| book.claim(&again).expect("a claim"));
     println!("claim of {} totals: {:.0?}, CPU {:.0?}", state.totals.len(), clock.wall, clock.cpu);
 }
 
@@ -220,7 +221,8 @@ impl Counted {
 
     fn commit(&self, book: &mut SqliteTotals) {
         for commit in self.commits.iter().filter(|commit| commit.next_offset > 0) {
-            let epoch = book.claim(commit.partition).expect("a claim").epoch;
+            let claim = Claim { partition: commit.partition, ..Claim::default() };
+            let epoch = book.claim(&claim).expect("a claim").epoch;
             let mine = self.totals.iter().filter(|(_, (partition, ..))| *partition == commit.partition);
             let rows = mine.map(|((tenant, meter), (_, sum, digest))| TotalRow {
                 quantity: sum.value(),

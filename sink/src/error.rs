@@ -73,6 +73,16 @@ pub enum BookError {
         /// What is wrong with the value.
         problem: String,
     },
+    /// Somebody else claimed the partition meanwhile.
+    #[error("partition {partition} was to be claimed from epoch {wanted}, but is at epoch {found}; read it again")]
+    EpochMoved {
+        /// The partition.
+        partition: u32,
+        /// The epoch that the claim starts from.
+        wanted: u64,
+        /// The epoch in the book; zero when the partition was never claimed.
+        found: u64,
+    },
     /// Somebody else moved a raw cursor.
     #[error(
         "the raw book's cursor of partition {partition} is at {found}, not at {expected}; another writer is at work"

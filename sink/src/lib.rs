@@ -18,5 +18,5 @@ pub mod verify;
 
 pub use error::BookError;
 pub use raw::{ClickHouseRaw, RawBatch, RawBook, RawGatherer, SqliteRaw};
-pub use totals::{CommitError, Installation, OwnedCommit, SqliteTotals, TotalsBook};
+pub use totals::{Claim, CommitError, Installation, OwnedCommit, PgTotals, SqliteTotals, TotalsBook};
 pub use verify::{Report, VerifyScope, verify};

@@ -1,6 +1,8 @@
 //! Small logs for the test bodies: records, envelopes, and a naive writer that brings
 //! them into a raw book.
 
+pub mod postgres;
+
 use odometer_schemas::commit::ExceptionsRow;
 use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;

@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use odometer_aggregator::{LiveCells, Options, Processor};
 use odometer_ingest::log::LogReader;
-use odometer_sink::totals::{OwnedCommit, TotalsBook};
+use odometer_schemas::commit::PartitionState;
+use odometer_sink::BookError;
+use odometer_sink::totals::{Claim, OwnedCommit, TotalsBook};
 
 use super::snapshots;
 
@@ -32,7 +34,7 @@ pub(crate) fn recover(
     cells: &LiveCells,
 ) -> anyhow::Result<Owned> {
     let partition = options.partition;
-    let state = book.claim(partition).with_context(|| format!("partition {partition} cannot be claimed"))?;
+    let state = claim(book, partition).with_context(|| format!("partition {partition} cannot be claimed"))?;
     let bounds = log.bounds(partition)?;
     ensure!(
         (bounds.start_offset..=bounds.end_offset).contains(&state.next_offset),
@@ -46,6 +48,13 @@ pub(crate) fn recover(
     let mut processor = Processor::restore(options, &state, snapshot, cells.clone())?;
     learn(&mut processor, partition, book, log, bounds.start_offset)?;
     Ok(Owned { processor, epoch, snapshot_offset })
+}
+
+/// Claims from the epoch that the book is at.
+fn claim(book: &mut dyn TotalsBook, partition: u32) -> Result<PartitionState, BookError> {
+    let cursor = book.cursors()?.into_iter().find(|cursor| cursor.partition == partition);
+    let from_epoch = cursor.map_or(0, |cursor| cursor.epoch);
+    book.claim(&Claim { partition, from_epoch, owner: String::new() })
 }
 
 fn learn(

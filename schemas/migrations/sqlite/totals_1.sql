@@ -12,6 +12,7 @@ CREATE TABLE installation (
 CREATE TABLE partitions (
     partition   INTEGER PRIMARY KEY,
     epoch       INTEGER NOT NULL,
+    owner       TEXT    NOT NULL, -- the owner's public URL, or empty
     next_offset INTEGER NOT NULL,
     log_time    INTEGER NOT NULL,
     received    INTEGER NOT NULL,

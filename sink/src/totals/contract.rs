@@ -7,7 +7,7 @@ use odometer_schemas::meter::Aggregation;
 use odometer_schemas::time::{Interval, TimeMs};
 use odometer_schemas::verdict::{Verdict, VerdictCounts, pack};
 
-use super::{CommitError, Installation, OwnedCommit, PeriodFilter, TotalsBook, TotalsFilter};
+use super::{Claim, CommitError, Installation, OwnedCommit, PartitionCursor, PeriodFilter, TotalsBook, TotalsFilter};
 use crate::error::BookError;
 
 /// One empty storage. Opening it again finds what was left there.
@@ -20,10 +20,11 @@ pub trait Storage {
 pub type Body = fn(&mut dyn Storage);
 
 /// All bodies by name. Run each on a fresh storage.
-pub const BODIES: [(&str, Body); 12] = [
+pub const BODIES: [(&str, Body); 13] = [
     ("an installation is recorded once", installation_is_recorded_once),
     ("a claim raises the epoch and gives everything back", claim_gives_everything_back),
     ("a claim outside of the installation is refused", claim_outside_is_refused),
+    ("a claim needs the epoch that the book is at", claim_needs_the_epoch),
     ("totals, marks and rules are replaced", values_are_absolute),
     ("a commit sent twice is applied once", a_repeated_commit_is_applied_once),
     ("an older owner is fenced", an_older_owner_is_fenced),
@@ -86,7 +87,15 @@ fn ready(storage: &mut dyn Storage) -> Box<dyn TotalsBook> {
 }
 
 fn claim(book: &mut dyn TotalsBook, partition: u32) -> PartitionState {
-    book.claim(partition).expect("a partition can be claimed")
+    claim_as(book, partition, "")
+}
+
+fn claim_as(book: &mut dyn TotalsBook, partition: u32, owner: &str) -> PartitionState {
+    let cursors = book.cursors().expect("cursors can be read");
+    let found = cursors.iter().find(|cursor| cursor.partition == partition);
+    let from_epoch = found.map_or(0, |cursor| cursor.epoch);
+    let claim = Claim { partition, from_epoch, owner: owner.to_owned() };
+    book.claim(&claim).expect("a partition can be claimed from its epoch")
 }
 
 fn apply(book: &mut dyn TotalsBook, epoch: u64, commit: &PartitionCommit) -> Result<(), CommitError> {
@@ -100,7 +109,7 @@ fn all_totals(book: &mut dyn TotalsBook) -> Vec<TotalRow> {
 fn installation_is_recorded_once(storage: &mut dyn Storage) {
     let mut book = storage.open();
     assert!(matches!(book.snapshot(&TotalsFilter::default()), Err(BookError::NoInstallation)));
-    assert!(matches!(book.claim(0), Err(BookError::NoInstallation)));
+    assert!(matches!(book.claim(&Claim::default()), Err(BookError::NoInstallation)));
     book.identity(&installation()).expect("an empty book takes an installation");
     drop(book);
     let mut book = storage.open();
@@ -139,7 +148,7 @@ fn claim_gives_everything_back(storage: &mut dyn Storage) {
     apply(&mut *book, 1, &PartitionCommit { totals: vec![total("c", "m", 3)], ..commit(3, 0, 1) }).expect("commits");
     drop(book);
     let mut book = storage.open();
-    let state = claim(&mut *book, 2);
+    let state = claim_as(&mut *book, 2, "http://second:8080");
     let expected = PartitionState {
         epoch: 2,
         next_offset: 10,
@@ -153,12 +162,41 @@ fn claim_gives_everything_back(storage: &mut dyn Storage) {
     let cursors = book.cursors().expect("cursors can be read");
     assert_eq!(cursors.iter().map(|c| (c.partition, c.next_offset)).collect::<Vec<_>>(), [(2, 10), (3, 1)]);
     assert_eq!((cursors[0].counts, cursors[0].log_time_ms), (counts, 77));
+    assert_eq!((cursors[0].epoch, cursors[0].owner.as_str()), (2, "http://second:8080"));
+    assert_eq!((cursors[1].epoch, cursors[1].owner.as_str()), (1, ""));
 }
 
 fn claim_outside_is_refused(storage: &mut dyn Storage) {
     let mut book = ready(storage);
-    assert!(matches!(book.claim(4), Err(BookError::OutOfRange { .. })));
+    for (partition, from_epoch) in [(4, 0), (u32::MAX, 0), (0, i64::MAX.unsigned_abs()), (0, u64::MAX)] {
+        let answer = book.claim(&Claim { partition, from_epoch, ..Claim::default() });
+        assert!(matches!(answer, Err(BookError::OutOfRange { .. })), "{partition}, {from_epoch}: {answer:?}");
+    }
     assert_eq!(book.cursors().expect("cursors can be read"), []);
+}
+
+fn claim_needs_the_epoch(storage: &mut dyn Storage) {
+    let mut first = ready(storage);
+    let mut second = storage.open();
+    let moved = |answer: Result<PartitionState, BookError>, wanted_epoch, found_epoch| {
+        let error = answer.expect_err("a claim from another epoch is refused");
+        assert!(
+            matches!(error, BookError::EpochMoved { partition: 1, wanted, found }
+                if (wanted, found) == (wanted_epoch, found_epoch)),
+            "{error}"
+        );
+        assert!(!error.is_retryable());
+    };
+    let from = |from_epoch| Claim { partition: 1, from_epoch, owner: format!("http://after-{from_epoch}") };
+    moved(first.claim(&from(1)), 1, 0);
+    assert_eq!(first.cursors().expect("cursors can be read"), []);
+    assert_eq!(first.claim(&from(0)).expect("nobody claimed it before").epoch, 1);
+    moved(second.claim(&from(0)), 0, 1);
+    assert_eq!(second.claim(&from(1)).expect("the epoch was read").epoch, 2);
+    moved(first.claim(&from(1)), 1, 2);
+    let cursor = PartitionCursor { partition: 1, epoch: 2, owner: "http://after-1".to_owned(), ..Default::default() };
+    assert_eq!(first.cursors().expect("cursors can be read"), [cursor]);
+    assert!(matches!(apply(&mut *first, 1, &commit(1, 0, 5)), Err(CommitError::Fenced { found_epoch: 2, .. })));
 }
 
 fn values_are_absolute(storage: &mut dyn Storage) {
@@ -270,12 +308,16 @@ fn contradictions_are_refused(storage: &mut dyn Storage) {
         (commit(0, 5, 4), "ends before"),
         (PartitionCommit { exceptions: vec![exception], ..commit(0, 0, 5) }, "offset 5"),
         (PartitionCommit { definitions: vec![definitions], ..commit(0, 0, 5) }, "offset 9"),
+        (PartitionCommit { totals: vec![total("a", "m", 1), total("a", "m", 2)], ..commit(0, 0, 5) }, "one key"),
     ];
     for (commit, problem) in wrong {
         let error = apply(&mut *book, 1, &commit).expect_err("a contradiction is refused");
         assert!(matches!(error, CommitError::Invalid { .. }) && error.to_string().contains(problem), "{error}");
         assert!(!error.is_retryable());
     }
+    let twice = [(0, 5), (5, 9)].map(|(from, next)| OwnedCommit { epoch: 1, commit: commit(0, from, next) });
+    assert!(matches!(book.commit(&twice), Err(CommitError::Invalid { partition: 0, next_offset: 9, .. })));
+    book.commit(&[]).expect("nothing is nothing to refuse");
     assert_eq!(claim(&mut *book, 0).next_offset, 0);
 }
 

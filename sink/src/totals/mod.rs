@@ -23,8 +23,12 @@ use crate::error::BookError;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+mod postgres;
+mod rules;
 mod sqlite;
+mod values;
 
+pub use postgres::PgTotals;
 pub use sqlite::SqliteTotals;
 
 /// What a book belongs to. It never changes.
@@ -55,11 +59,30 @@ pub struct OwnedCommit {
     pub commit: PartitionCommit,
 }
 
-/// How far one partition has been decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a node asks for to become a partition's only owner.
+///
+/// A node reads the cursors, makes sure that it is still assigned the partition, and
+/// claims from the epoch that it read. A node that lost the partition in between
+/// cannot raise the epoch over its successor's: the successor's claim has moved it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The partition.
+    pub partition: u32,
+    /// The epoch that the caller found; zero for a partition that has no cursor yet.
+    pub from_epoch: u64,
+    /// Where the owner answers (its public URL), for other nodes; may be empty.
+    pub owner: String,
+}
+
+/// How far one partition has been decided, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionCursor {
     /// The partition.
     pub partition: u32,
+    /// The epoch of its owner.
+    pub epoch: u64,
+    /// What the owner said of itself in its [`Claim`].
+    pub owner: String,
     /// The next offset that the book needs.
     pub next_offset: u64,
     /// Log time there, Unix milliseconds.
@@ -171,12 +194,15 @@ pub trait TotalsBook: Send {
     /// [`BookError::Identity`] names both values.
     fn identity(&mut self, expected: &Installation) -> Result<(), BookError>;
 
-    /// Makes the caller the partition's only owner: raises the epoch and gives back
-    /// everything that was committed.
+    /// Makes the caller the partition's only owner: raises the epoch by one and gives
+    /// back everything that was committed.
     ///
     /// # Errors
-    /// [`BookError::OutOfRange`] for a partition that the installation does not have.
-    fn claim(&mut self, partition: u32) -> Result<PartitionState, BookError>;
+    /// [`BookError::EpochMoved`] when the epoch is not the one that the caller found:
+    /// begin again with reading the cursors. [`BookError::OutOfRange`] for a partition
+    /// that the installation does not have. After a retryable error the epoch may have
+    /// been raised: begin again as well.
+    fn claim(&mut self, claim: &Claim) -> Result<PartitionState, BookError>;
 
     /// Applies commits of several partitions in one transaction: all or nothing.
     ///
@@ -216,25 +242,4 @@ pub trait TotalsBook: Send {
     /// # Errors
     /// As [`TotalsBook::totals`].
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError>;
-}
-
-/// What every book checks before it writes anything.
-fn check(commit: &PartitionCommit) -> Result<(), CommitError> {
-    let invalid = |problem: String| {
-        Err(CommitError::Invalid { partition: commit.partition, next_offset: commit.next_offset, problem })
-    };
-    if !commit.counts.is_conserved() {
-        return invalid(format!("records were lost or invented: {:?}", commit.counts));
-    }
-    if commit.next_offset < commit.from_offset {
-        return invalid(format!("it starts at offset {} and ends before it", commit.from_offset));
-    }
-    let range = commit.from_offset..commit.next_offset;
-    let offsets = commit.exceptions.iter().map(|e| e.offset).chain(commit.definitions.iter().map(|d| d.offset));
-    for offset in offsets {
-        if !range.contains(&offset) {
-            return invalid(format!("it brings offset {offset}, outside of {range:?}"));
-        }
-    }
-    Ok(())
 }

@@ -1,13 +1,13 @@
 //! One partition's commit into an open transaction.
 
-use odometer_schemas::commit::{PartitionCommit, TotalRow};
-use odometer_schemas::control::Control;
+use odometer_schemas::commit::PartitionCommit;
 use odometer_schemas::digest::Digest;
-use odometer_schemas::envelope::{Origin, encode_control};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
+use super::super::rules::{in_order, invalid, is_to_apply, total_key};
+use super::super::values::{bytes_of_definitions, bytes_of_words};
 use super::super::{CommitError, OwnedCommit};
-use super::FILE;
+use super::{FILE, read};
 use crate::error::BookError;
 use crate::sqlite::insert_all;
 
@@ -24,33 +24,29 @@ const MARKS: &str =
 const EXCEPTIONS: &str = "INSERT OR REPLACE INTO exceptions (partition, \"offset\", verdicts) VALUES (?, ?, ?)";
 const DEFINITIONS: &str = "INSERT OR REPLACE INTO definitions (partition, \"offset\", definitions) VALUES (?, ?, ?)";
 
-/// Applies one commit, or finds that it was applied before.
+/// Applies one commit, or finds that it was applied before. The transaction holds the
+/// write lock, so what the row says stays true.
 pub(super) fn commit(connection: &Connection, owned: &OwnedCommit) -> Result<(), CommitError> {
-    if !swap(connection, owned)? {
-        return was_applied(connection, owned);
+    if !is_to_apply(owned, read::standing(connection, owned.commit.partition)?)? {
+        return Ok(());
     }
+    move_on(connection, &owned.commit)?;
     totals(connection, &owned.commit)?;
-    rest(connection, &owned.commit)?;
-    Ok(())
+    rest(connection, &owned.commit)
 }
 
-/// Moves the partition's row on; `false` when it is not where the commit starts.
-fn swap(connection: &Connection, owned: &OwnedCommit) -> Result<bool, CommitError> {
+fn move_on(connection: &Connection, commit: &PartitionCommit) -> Result<(), BookError> {
     let fail = FILE.failed("moving a partition on");
-    let OwnedCommit { epoch, commit } = owned;
     let counts = &commit.counts;
     let mut statement = connection
         .prepare_cached(
-            "UPDATE partitions SET next_offset = ?4, log_time = ?5, received = ?6, accepted = ?7, duplicate = ?8,
-                 conflict = ?9, late = ?10, rejected = ?11, rules = coalesce(?12, rules)
-             WHERE partition = ?1 AND epoch = ?2 AND next_offset = ?3",
+            "UPDATE partitions SET next_offset = ?2, log_time = ?3, received = ?4, accepted = ?5, duplicate = ?6,
+                 conflict = ?7, late = ?8, rejected = ?9, rules = coalesce(?10, rules) WHERE partition = ?1",
         )
         .map_err(&fail)?;
-    let changed = statement
+    statement
         .execute(params![
             commit.partition,
-            epoch,
-            commit.from_offset,
             commit.next_offset,
             commit.log_time_ms,
             counts.received,
@@ -62,34 +58,12 @@ fn swap(connection: &Connection, owned: &OwnedCommit) -> Result<bool, CommitErro
             commit.rules,
         ])
         .map_err(&fail)?;
-    Ok(changed == 1)
-}
-
-fn was_applied(connection: &Connection, owned: &OwnedCommit) -> Result<(), CommitError> {
-    let found: Option<(u64, u64)> = connection
-        .query_row("SELECT epoch, next_offset FROM partitions WHERE partition = ?", [owned.commit.partition], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()
-        .map_err(FILE.failed("reading a partition's row"))?;
-    let (found_epoch, found_offset) = found.unwrap_or((0, 0));
-    if found.is_some() && found_epoch == owned.epoch && found_offset == owned.commit.next_offset {
-        return Ok(());
-    }
-    Err(CommitError::Fenced {
-        partition: owned.commit.partition,
-        epoch: owned.epoch,
-        from_offset: owned.commit.from_offset,
-        found_epoch,
-        found_offset,
-    })
+    Ok(())
 }
 
 fn totals(connection: &Connection, commit: &PartitionCommit) -> Result<(), CommitError> {
-    // In key order neighbouring rows share pages.
-    let mut rows: Vec<&TotalRow> = commit.totals.iter().collect();
-    rows.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-    let changed = insert_all(connection, TOTALS, rows.iter(), |statement, row| {
+    let rows = in_order(&[commit], |commit| &commit.totals, |_, row| total_key(row))?;
+    let changed = insert_all(connection, TOTALS, rows.iter(), |statement, (_, row)| {
         statement.raw_bind_parameter(1, row.tenant.as_str())?;
         statement.raw_bind_parameter(2, row.meter.as_str())?;
         statement.raw_bind_parameter(3, row.period_start_ms)?;
@@ -106,39 +80,31 @@ fn totals(connection: &Connection, commit: &PartitionCommit) -> Result<(), Commi
     if changed == rows.len() {
         return Ok(());
     }
-    Err(CommitError::Invalid {
-        partition: commit.partition,
-        next_offset: commit.next_offset,
-        problem: format!("{} of its {} totals belong to another partition", rows.len() - changed, rows.len()),
-    })
+    Err(invalid(commit, format!("{} of its {} totals belong to another partition", rows.len() - changed, rows.len())))
 }
 
-fn key(row: &TotalRow) -> (&str, &str, i64) {
-    (&row.tenant, &row.meter, row.period_start_ms)
-}
-
-fn rest(connection: &Connection, commit: &PartitionCommit) -> Result<(), BookError> {
-    insert_all(connection, MARKS, commit.marks.iter(), |statement, mark| {
-        let above: Vec<u8> = mark.above.iter().flat_map(|word| word.to_le_bytes()).collect();
+fn rest(connection: &Connection, commit: &PartitionCommit) -> Result<(), CommitError> {
+    let marks = in_order(&[commit], |commit| &commit.marks, |_, mark| mark.source)?;
+    insert_all(connection, MARKS, marks.iter(), |statement, (_, mark)| {
         statement.raw_bind_parameter(1, commit.partition)?;
         statement.raw_bind_parameter(2, format!("{:032x}", mark.source))?;
         statement.raw_bind_parameter(3, mark.epoch)?;
         statement.raw_bind_parameter(4, mark.low_water.to_string())?;
-        statement.raw_bind_parameter(5, above)
+        statement.raw_bind_parameter(5, bytes_of_words(&mark.above))
     })
     .map_err(FILE.failed("writing emitter watermarks"))?;
-    insert_all(connection, EXCEPTIONS, commit.exceptions.iter(), |statement, row| {
+    let exceptions = in_order(&[commit], |commit| &commit.exceptions, |_, row| row.offset)?;
+    insert_all(connection, EXCEPTIONS, exceptions.iter(), |statement, (_, row)| {
         statement.raw_bind_parameter(1, commit.partition)?;
         statement.raw_bind_parameter(2, row.offset)?;
         statement.raw_bind_parameter(3, row.verdicts.as_slice())
     })
     .map_err(FILE.failed("writing exceptions"))?;
-    insert_all(connection, DEFINITIONS, commit.definitions.iter(), |statement, row| {
-        // The envelope's own frame carries version and checksum.
-        let envelope = encode_control(&Control::Definitions(row.definitions.clone()), Origin::default());
+    let definitions = in_order(&[commit], |commit| &commit.definitions, |_, row| row.offset)?;
+    insert_all(connection, DEFINITIONS, definitions.iter(), |statement, (_, row)| {
         statement.raw_bind_parameter(1, commit.partition)?;
         statement.raw_bind_parameter(2, row.offset)?;
-        statement.raw_bind_parameter(3, envelope)
+        statement.raw_bind_parameter(3, bytes_of_definitions(&row.definitions))
     })
     .map_err(FILE.failed("writing definitions"))?;
     Ok(())

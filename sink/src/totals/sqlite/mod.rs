@@ -13,7 +13,8 @@ use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{CommitError, Installation, OwnedCommit, PartitionCursor, TotalsBook, TotalsFilter, TotalsSnapshot, check};
+use super::rules::{checked, claimed_epoch, same_installation};
+use super::{Claim, CommitError, Installation, OwnedCommit, PartitionCursor, TotalsBook, TotalsFilter, TotalsSnapshot};
 use crate::error::BookError;
 use crate::sqlite::BookFile;
 
@@ -76,33 +77,30 @@ impl TotalsBook for SqliteTotals {
         transaction.commit().map_err(FILE.failed(DOING))
     }
 
-    fn claim(&mut self, partition: u32) -> Result<PartitionState, BookError> {
+    fn claim(&mut self, claim: &Claim) -> Result<PartitionState, BookError> {
         const DOING: &str = "claiming a partition";
         let transaction = self.writing(DOING)?;
         let installation = read::installation(&transaction)?.ok_or(BookError::NoInstallation)?;
-        if partition >= installation.partitions {
-            return Err(BookError::out_of_range(format!(
-                "partition {partition} cannot be claimed: the installation has {}",
-                installation.partitions
-            )));
+        let epoch = claimed_epoch(&installation, claim)?;
+        let found = read::standing(&transaction, claim.partition)?.unwrap_or_default().epoch;
+        if found != claim.from_epoch {
+            return Err(BookError::EpochMoved { partition: claim.partition, wanted: claim.from_epoch, found });
         }
         transaction
             .execute(
-                "INSERT INTO partitions VALUES (?, 1, 0, 0, 0, 0, 0, 0, 0, 0, NULL)
-                 ON CONFLICT (partition) DO UPDATE SET epoch = epoch + 1",
-                [partition],
+                "INSERT INTO partitions VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0, NULL)
+                 ON CONFLICT (partition) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner",
+                params![claim.partition, epoch, claim.owner],
             )
             .map_err(FILE.failed(DOING))?;
-        let state = read::partition_state(&transaction, partition)?;
+        let state = read::partition_state(&transaction, claim.partition)?;
         transaction.commit().map_err(FILE.failed(DOING))?;
         Ok(state)
     }
 
     fn commit(&mut self, commits: &[OwnedCommit]) -> Result<(), CommitError> {
         const DOING: &str = "committing decisions";
-        for owned in commits {
-            check(&owned.commit)?;
-        }
+        let commits = checked(commits)?;
         let transaction = self.writing(DOING)?;
         for owned in commits {
             apply::commit(&transaction, owned)?;
@@ -133,17 +131,5 @@ impl TotalsBook for SqliteTotals {
 
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError> {
         read::definitions_at(&self.connection, partition, offset)
-    }
-}
-
-fn same_installation(recorded: &Installation, expected: &Installation) -> Result<(), BookError> {
-    let fields = [
-        ("log", recorded.log_id.clone(), expected.log_id.clone()),
-        ("partition count", recorded.partitions.to_string(), expected.partitions.to_string()),
-        ("hash seed", recorded.hash_seed.to_string(), expected.hash_seed.to_string()),
-    ];
-    match fields.into_iter().find(|(_, recorded, expected)| recorded != expected) {
-        Some((field, recorded, expected)) => Err(BookError::Identity { field, recorded, expected }),
-        None => Ok(()),
     }
 }

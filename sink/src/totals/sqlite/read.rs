@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, SourceMark, TotalRow};
-use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Digest;
-use odometer_schemas::envelope::{Decoded, decode};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::verdict::VerdictCounts;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, params};
 
+use super::super::rules::Standing;
+use super::super::values::{definitions_of_bytes, words_of_bytes};
 use super::super::{Installation, PartitionCursor, TotalsFilter};
 use super::FILE;
 use crate::error::BookError;
@@ -59,24 +59,39 @@ pub(super) fn cursors(connection: &Connection) -> Result<Vec<PartitionCursor>, B
     let query = Query {
         table: "partitions",
         key_columns: 1,
-        sql: "SELECT partition, next_offset, log_time, received, accepted, duplicate, conflict, late, rejected
+        sql: "SELECT partition, epoch, owner, next_offset, log_time, received, accepted, duplicate, conflict, late,
+                  rejected
               FROM partitions ORDER BY partition",
     };
     query.rows(connection, [], |row| {
         Ok(PartitionCursor {
             partition: row.fitting(0)?,
-            next_offset: row.fitting(1)?,
-            log_time_ms: row.integer(2)?,
+            epoch: row.fitting(1)?,
+            owner: row.text(2)?.to_owned(),
+            next_offset: row.fitting(3)?,
+            log_time_ms: row.integer(4)?,
             counts: VerdictCounts {
-                received: row.fitting(3)?,
-                accepted: row.fitting(4)?,
-                duplicate: row.fitting(5)?,
-                conflict: row.fitting(6)?,
-                late: row.fitting(7)?,
-                rejected: row.fitting(8)?,
+                received: row.fitting(5)?,
+                accepted: row.fitting(6)?,
+                duplicate: row.fitting(7)?,
+                conflict: row.fitting(8)?,
+                late: row.fitting(9)?,
+                rejected: row.fitting(10)?,
             },
         })
     })
+}
+
+/// Where the partition's row stands, unless it was never claimed.
+pub(super) fn standing(connection: &Connection, partition: u32) -> Result<Option<Standing>, BookError> {
+    let query = Query {
+        table: "partitions",
+        key_columns: 1,
+        sql: "SELECT partition, epoch, next_offset FROM partitions WHERE partition = ?",
+    };
+    let mut rows = query
+        .rows(connection, [partition], |row| Ok(Standing { epoch: row.fitting(1)?, next_offset: row.fitting(2)? }))?;
+    Ok(rows.pop())
 }
 
 const TOTAL_COLUMNS_TABLE: &str = "period_totals";
@@ -128,31 +143,26 @@ pub(super) fn partition_state(connection: &Connection, partition: u32) -> Result
               FROM period_totals WHERE partition = ? ORDER BY tenant, meter, period_start",
     };
     let totals = query.rows(connection, [partition], total)?;
-    let (epoch, rules) = owner(connection, partition)?;
     let cursor = cursors(connection)?.into_iter().find(|cursor| cursor.partition == partition);
     let cursor = cursor.ok_or_else(|| BookError::out_of_range(format!("partition {partition} has no row")))?;
     Ok(PartitionState {
-        epoch,
+        epoch: cursor.epoch,
         next_offset: cursor.next_offset,
         log_time_ms: cursor.log_time_ms,
         counts: cursor.counts,
         totals,
         marks: marks(connection, partition)?,
-        rules,
+        rules: rules(connection, partition)?,
     })
 }
 
-fn owner(connection: &Connection, partition: u32) -> Result<(u64, Option<Vec<u8>>), BookError> {
+fn rules(connection: &Connection, partition: u32) -> Result<Option<Vec<u8>>, BookError> {
     let query = Query {
         table: "partitions",
         key_columns: 1,
-        sql: "SELECT partition, epoch, coalesce(rules, x''), rules IS NULL FROM partitions WHERE partition = ?",
+        sql: "SELECT partition, rules FROM partitions WHERE partition = ? AND rules IS NOT NULL",
     };
-    let mut rows = query.rows(connection, [partition], |row| {
-        let rules = (row.integer(3)? == 0).then(|| row.blob(2).map(<[u8]>::to_vec)).transpose()?;
-        Ok((row.fitting(1)?, rules))
-    })?;
-    rows.pop().ok_or_else(|| BookError::out_of_range(format!("partition {partition} has no row")))
+    Ok(query.rows(connection, [partition], |row| row.blob(1).map(<[u8]>::to_vec))?.pop())
 }
 
 fn marks(connection: &Connection, partition: u32) -> Result<Vec<SourceMark>, BookError> {
@@ -162,14 +172,11 @@ fn marks(connection: &Connection, partition: u32) -> Result<Vec<SourceMark>, Boo
         sql: "SELECT partition, source, epoch, low_water, above FROM source_marks WHERE partition = ? ORDER BY source",
     };
     query.rows(connection, [partition], |row| {
-        let (words, []) = row.blob(4)?.as_chunks::<8>() else {
-            return Err(row.corrupt(4, "is not a whole number of words".to_owned()));
-        };
         Ok(SourceMark {
             source: row.read(1, |text| u128::from_str_radix(text, 16).ok())?,
             epoch: row.fitting(2)?,
             low_water: row.parsed(3)?,
-            above: words.iter().map(|word| u64::from_le_bytes(*word)).collect(),
+            above: words_of_bytes(row.blob(4)?).map_err(|problem| row.corrupt(4, problem))?,
         })
     })
 }
@@ -202,15 +209,7 @@ pub(super) fn definitions_at(
               WHERE partition = ? AND \"offset\" < ? ORDER BY \"offset\" DESC LIMIT 1",
     };
     let mut rows = query.rows(connection, params![partition, clamped(offset)], |row| {
-        let problem = match decode(row.blob(2)?) {
-            Ok(Decoded::Control(control)) => match *control {
-                Control::Definitions(definitions) => return Ok(definitions),
-                _ => "holds another control record".to_owned(),
-            },
-            Ok(Decoded::Usage(_)) => "holds usage".to_owned(),
-            Err(error) => format!("does not decode: {error}"),
-        };
-        Err(row.corrupt(2, problem))
+        definitions_of_bytes(row.blob(2)?).map_err(|problem| row.corrupt(2, problem))
     })?;
     Ok(rows.pop())
 }

@@ -3,7 +3,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::super::contract::{Storage, commit, installation, run, total};
-use super::super::{OwnedCommit, TotalsBook, TotalsFilter};
+use super::super::{Claim, OwnedCommit, TotalsBook, TotalsFilter};
 use super::*;
 
 struct File(TempDir);
@@ -22,7 +22,7 @@ fn fresh() -> File {
 fn written(file: &mut File) -> Box<dyn TotalsBook> {
     let mut book = file.open();
     book.identity(&installation()).unwrap();
-    book.claim(0).unwrap();
+    book.claim(&Claim::default()).unwrap();
     let commit = PartitionCommit { totals: vec![total("a", "m", 1)], ..commit(0, 0, 1) };
     book.commit(&[OwnedCommit { epoch: 1, commit }]).unwrap();
     book

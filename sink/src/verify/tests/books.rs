@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::super::{Attendant, Findings, Report, VerifyScope, verify};
 use crate::raw::{OwnedRow, RawBook, RawGatherer, SqliteRaw};
 use crate::testing::{HASHER, definitions, definitions_entry, entry, exceptions, log_entry, of_model, record};
-use crate::totals::{Installation, OwnedCommit, SqliteTotals, TotalsBook};
+use crate::totals::{Claim, Installation, OwnedCommit, SqliteTotals, TotalsBook};
 
 const PARTITIONS: u32 = 2;
 
@@ -42,13 +42,17 @@ impl Books {
         let mut gatherer = RawGatherer::new(HASHER);
         (0..PARTITIONS).for_each(|partition| _ = gatherer.open(partition, 0, None));
         let books = Self { directory: tempfile::tempdir().unwrap(), log: log(), gatherer };
-        let mut totals = SqliteTotals::open(&books.path("totals")).unwrap();
+        books.count_into(&mut SqliteTotals::open(&books.path("totals")).unwrap());
+        books
+    }
+
+    /// Commits everything into an empty totals book.
+    pub(super) fn count_into(&self, totals: &mut dyn TotalsBook) {
         totals.identity(&installation()).unwrap();
         for partition in 0..PARTITIONS {
-            let epoch = totals.claim(partition).unwrap().epoch;
-            totals.commit(&[OwnedCommit { epoch, commit: books.count(partition) }]).unwrap();
+            let epoch = totals.claim(&Claim { partition, ..Claim::default() }).unwrap().epoch;
+            totals.commit(&[OwnedCommit { epoch, commit: self.count(partition) }]).unwrap();
         }
-        books
     }
 
     /// Writes raw rows below `offset`.
@@ -120,10 +124,14 @@ impl Books {
     }
 
     pub(super) fn report(&self, scope: &VerifyScope) -> Report {
-        let mut totals = SqliteTotals::open_read_only(&self.path("totals")).unwrap();
+        self.report_of(&mut SqliteTotals::open_read_only(&self.path("totals")).unwrap(), scope)
+    }
+
+    /// The proof of another totals book over the same raw book.
+    pub(super) fn report_of(&self, totals: &mut dyn TotalsBook, scope: &VerifyScope) -> Report {
         let mut raw = SqliteRaw::open_read_only(&self.path("raw")).unwrap();
         let mut attendant = Attendant { progress: &mut |_| {}, wait: &mut |_| false };
-        verify(&mut totals, &mut raw, scope, &mut attendant).unwrap()
+        verify(totals, &mut raw, scope, &mut attendant).unwrap()
     }
 
     pub(super) fn findings(&self, scope: &VerifyScope) -> Findings {

@@ -1,5 +1,6 @@
 mod books;
 mod copies;
+mod postgres;
 
 use odometer_schemas::log::Position;
 use odometer_schemas::period::parse_month;
