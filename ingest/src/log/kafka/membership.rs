@@ -4,20 +4,15 @@
 //! back when its owner has drained it and says so. What makes a former owner
 //! harmless is not the group but the epoch in the totals book.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{
-    KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, log_error, log_line, millis, mismatch, native,
-};
+use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, mismatch, native};
+use super::rebalances::{Rebalance, Rebalances};
 use crate::log::LogError;
 
 /// After this without a heartbeat the group goes on without a member. The shortest
@@ -71,55 +66,6 @@ pub struct Membership {
     draining: Option<Vec<u32>>,
     /// What to commit for owned partitions.
     hints: BTreeMap<u32, u64>,
-}
-
-/// Collects rebalances for [`Membership::poll`], outside of the client's callback.
-#[derive(Default)]
-struct Rebalances {
-    queue: Mutex<VecDeque<Rebalance>>,
-    /// Nobody will answer any more: give everything back at once.
-    is_leaving: AtomicBool,
-}
-
-enum Rebalance {
-    Assign(Vec<i32>),
-    Revoke { partitions: Vec<i32>, is_lost: bool },
-}
-
-impl Rebalances {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Rebalance>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Rebalances {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_line(level, facility, line);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Rebalances {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        if self.is_leaving.load(Ordering::SeqCst) {
-            if let Err(error) = consumer.incremental_unassign(list) {
-                tracing::debug!(%error, "giving partitions back while leaving the group");
-            }
-            return;
-        }
-        let partitions = list.elements().iter().map(|element| element.partition()).collect();
-        let rebalance = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            Rebalance::Assign(partitions)
-        } else {
-            Rebalance::Revoke { partitions, is_lost: consumer.assignment_lost() }
-        };
-        self.queue().push_back(rebalance);
-    }
 }
 
 impl Membership {
@@ -192,7 +138,7 @@ impl Membership {
     fn take_rebalances(&mut self) -> Result<Vec<GroupEvent>, LogError> {
         let mut events = Vec::new();
         loop {
-            let Some(rebalance) = self.consumer.context().queue().pop_front() else { return Ok(events) };
+            let Some(rebalance) = self.consumer.context().pop() else { return Ok(events) };
             events.extend(self.take(rebalance)?);
         }
     }
@@ -208,7 +154,8 @@ impl Membership {
                 Ok((!partitions.is_empty()).then_some(GroupEvent::Assigned(partitions)))
             }
             Rebalance::Revoke { partitions, is_lost } => {
-                let partitions = self.checked(&partitions)?;
+                let mut partitions: Vec<u32> = partitions.into_iter().filter_map(|p| u32::try_from(p).ok()).collect();
+                partitions.sort_unstable();
                 if is_lost || partitions.is_empty() {
                     // What was being drained is lost with the rest.
                     self.draining = None;
@@ -299,9 +246,7 @@ impl Membership {
     }
 
     fn is_lost(&self) -> bool {
-        let is_queued =
-            self.consumer.context().queue().iter().any(|r| matches!(r, Rebalance::Revoke { is_lost: true, .. }));
-        is_queued || self.consumer.assignment_lost()
+        self.consumer.context().has_loss() || self.consumer.assignment_lost()
     }
 
     /// Leaves the group in order: its partitions go to others at once. What was not
@@ -340,21 +285,11 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.consumer.context().is_leaving.store(true, Ordering::SeqCst);
         // The client waits for an answer to every rebalance before it leaves.
         if let Err(error) = self.release() {
             tracing::debug!(%error, "giving partitions back while leaving the group");
         }
-        loop {
-            let Some(rebalance) = self.consumer.context().queue().pop_front() else { return };
-            let answered = match &rebalance {
-                Rebalance::Assign(partitions) => self.consumer.incremental_assign(&self.list(partitions)),
-                Rebalance::Revoke { partitions, .. } => self.consumer.incremental_unassign(&self.list(partitions)),
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "giving partitions back while leaving the group");
-            }
-        }
+        Rebalances::leave(&self.consumer, &self.topic);
     }
 }
 

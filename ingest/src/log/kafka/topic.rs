@@ -38,26 +38,36 @@ pub struct TopicOptions {
     pub retention: Option<Duration>,
 }
 
-/// Creates the topic; `false` when it was there already, with as many partitions.
-pub(super) fn create(options: &KafkaOptions, topic: &TopicOptions) -> Result<bool, LogError> {
+/// What the log's topic needs besides what [`TopicOptions`] say.
+pub(super) const LOG_CONFIG: [(&str, &str); 1] = [("message.timestamp.type", "LogAppendTime")];
+
+/// Creates a topic that keeps everything for its retention; `false` when it was there
+/// already, with as many partitions.
+pub(crate) fn create(options: &KafkaOptions, topic: &TopicOptions, config: &[(&str, &str)]) -> Result<bool, LogError> {
     let TopicOptions { partitions, replication, .. } = *topic;
     if !(1..=PARTITIONS_MAX).contains(&partitions) {
         return Err(mismatch(format!("cannot have {partitions} partitions; 1 to {PARTITIONS_MAX} are allowed")));
     }
+    let name = &options.topic;
     let admin = options.admin()?;
-    let created = send_create(&admin, &options.topic, topic)?;
-    let found = await_leaders(&admin, &options.topic)?;
+    let created = send_create(&admin, name, topic, config)?;
+    let found = await_leaders(&admin, name)?;
     if found.partitions != partitions {
-        let (name, found) = (&options.topic, found.partitions);
+        let found = found.partitions;
         return Err(mismatch(format!("has {found} partitions in topic {name}, but {partitions} were asked for")));
     }
     if created {
-        tracing::info!(topic = options.topic, partitions, replication, "created the log's topic");
+        tracing::info!(topic = name, partitions, replication, "created a topic");
     }
     Ok(created)
 }
 
-fn send_create(admin: &AdminClient<DefaultClientContext>, name: &str, topic: &TopicOptions) -> Result<bool, LogError> {
+fn send_create(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+    topic: &TopicOptions,
+    config: &[(&str, &str)],
+) -> Result<bool, LogError> {
     const DOING: &str = "creating the topic";
     let retention = topic.retention.map_or_else(|| "-1".to_owned(), |keep| keep.as_millis().to_string());
     let min_insync = if topic.replication >= REPLICATION_SAFE { "2" } else { "1" };
@@ -65,12 +75,12 @@ fn send_create(admin: &AdminClient<DefaultClientContext>, name: &str, topic: &To
         return Err(mismatch(format!("cannot have {} replicas", topic.replication)));
     };
     let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
-        .set("message.timestamp.type", "LogAppendTime")
         .set("cleanup.policy", "delete")
         .set("retention.ms", &retention)
         .set("retention.bytes", "-1")
         .set("min.insync.replicas", min_insync)
         .set("unclean.leader.election.enable", "false");
+    let new = config.iter().fold(new, |new, (key, value)| new.set(key, value));
     let results = block_on(admin.create_topics([&new], &admin_options())).map_err(failed(DOING))?;
     match results.into_iter().next() {
         Some(Ok(_)) => Ok(true),
@@ -78,6 +88,18 @@ fn send_create(admin: &AdminClient<DefaultClientContext>, name: &str, topic: &To
         Some(Err((_, code))) => Err(failed(DOING)(KafkaError::AdminOp(code))),
         None => Err(failed_with(DOING, "the brokers gave no result")),
     }
+}
+
+/// How many partitions a topic has.
+pub(crate) fn partitions_of(options: &KafkaOptions) -> Result<u32, LogError> {
+    Ok(found(options, &options.admin()?)?.partitions)
+}
+
+fn found(options: &KafkaOptions, admin: &AdminClient<DefaultClientContext>) -> Result<TopicDescription, LogError> {
+    describe(admin.inner(), &options.topic)?.ok_or_else(|| {
+        let KafkaOptions { topic, brokers, .. } = options;
+        mismatch(format!("has no topic {topic} at {brokers}; create it with `odometer migrate`"))
+    })
 }
 
 /// Waits until all of a new topic's partitions can be written.
@@ -100,9 +122,7 @@ fn await_leaders(admin: &AdminClient<DefaultClientContext>, name: &str) -> Resul
 pub(super) fn check(options: &KafkaOptions) -> Result<TopicDescription, LogError> {
     let admin = options.admin()?;
     let name = &options.topic;
-    let found = describe(admin.inner(), name)?.ok_or_else(|| {
-        mismatch(format!("has no topic {name} at {}; create it with `odometer migrate`", options.brokers))
-    })?;
+    let found = found(options, &admin)?;
     if found.partitions > PARTITIONS_MAX {
         return Err(mismatch(format!(
             "has {} partitions in topic {name}; at most {PARTITIONS_MAX} are allowed",
