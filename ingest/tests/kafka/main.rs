@@ -5,5 +5,6 @@ mod bridge_faults;
 mod checks;
 mod contract;
 mod group;
+mod kill;
 mod reading;
 mod support;

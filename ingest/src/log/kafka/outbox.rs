@@ -333,3 +333,80 @@ impl fmt::Debug for Outbox {
         f.debug_struct("Outbox").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    const TOPIC: &str = "usage";
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        cluster
+    }
+
+    fn outbox(cluster: &MockCluster<'_, DefaultProducerContext>, timeout_ms: &str) -> Arc<Outbox> {
+        let options = KafkaOptions {
+            brokers: cluster.bootstrap_servers(),
+            topic: TOPIC.to_owned(),
+            client_id: "test".to_owned(),
+            properties: vec![("message.timeout.ms".to_owned(), timeout_ms.to_owned())],
+        };
+        Outbox::open(&options, &[], OutgoingTime::Any).unwrap()
+    }
+
+    fn send(outbox: &Outbox) -> Result<Appended, AppendError> {
+        outbox.send(0, None, Some(b"x"), None).wait_blocking()
+    }
+
+    #[test]
+    fn a_producer_that_failed_for_good_is_replaced() {
+        let cluster = cluster();
+        let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+        cluster.request_errors(RDKafkaApiKey::InitProducerId, &[error]);
+        let outbox = outbox(&cluster, "30000");
+        // Whatever meets the broken producer is answered, and may be sent again.
+        while let Err(refused) = send(&outbox) {
+            assert!(refused.is_retryable() && refused.may_be_stored(), "{refused:?}");
+        }
+        let health = outbox.health();
+        assert_eq!(health.producers_replaced, 1, "{health:?}");
+        assert!(health.is_running && !health.is_failing && health.last_error.is_some(), "{health:?}");
+        outbox.close().unwrap();
+    }
+
+    #[test]
+    fn brokers_that_are_away_are_answered_unavailable_until_they_return() {
+        let cluster = cluster();
+        let outbox = outbox(&cluster, "1000");
+        assert_eq!(send(&outbox).unwrap().offset, 0);
+        cluster.broker_down(1).unwrap();
+        let refused = send(&outbox).unwrap_err();
+        assert!(matches!(refused, AppendError::Unavailable(_)), "{refused:?}");
+        assert!(outbox.health().is_failing);
+        cluster.broker_up(1).unwrap();
+        while send(&outbox).is_err() {}
+        assert!(!outbox.health().is_failing);
+        outbox.close().unwrap();
+    }
+
+    #[test]
+    fn closing_answers_everything_that_was_taken() {
+        let cluster = cluster();
+        let outbox = outbox(&cluster, "1000");
+        assert!(send(&outbox).is_ok());
+        cluster.broker_down(1).unwrap();
+        let pending: Vec<_> = (0..10).map(|_| outbox.send(0, None, Some(b"x"), None)).collect();
+        outbox.close().unwrap();
+        for pending in pending {
+            assert!(matches!(pending.wait_blocking(), Err(AppendError::Unavailable(_))));
+        }
+        assert_eq!(send(&outbox), Err(AppendError::Closed));
+        assert!(!outbox.health().is_running);
+    }
+}
