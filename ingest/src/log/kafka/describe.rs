@@ -10,7 +10,7 @@ use rdkafka::ClientContext;
 use rdkafka::bindings as sys;
 use rdkafka::client::Client;
 
-use super::client::{REQUEST_TIMEOUT, failed_with};
+use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed_with};
 use crate::log::LogError;
 
 const DOING: &str = "describing the topic";
@@ -56,14 +56,15 @@ impl<T> Drop for Guard<T> {
 /// `None` when there is no such topic.
 pub(super) fn describe<C: ClientContext>(
     client: &Client<C>,
-    topic: &str,
+    options: &KafkaOptions,
 ) -> Result<Option<TopicDescription>, LogError> {
-    let event = request(client, topic)?;
+    let event = request(client, &options.topic)?;
     // SAFETY: the event is alive; what is read from it is copied before it goes.
     unsafe {
         let error = sys::rd_kafka_event_error(event.as_ptr());
         if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(failed_with(DOING, text(sys::rd_kafka_event_error_string(event.as_ptr()))));
+            let reason = text(sys::rd_kafka_event_error_string(event.as_ptr()));
+            return Err(failed_with(DOING, format!("the brokers at {} do not answer: {reason}", options.brokers)));
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event.as_ptr());
         if result.is_null() {

@@ -326,3 +326,73 @@ fn check_trouble(error: KafkaError) -> Result<(), LogError> {
         _ => Err(failed("taking part in the group")(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+
+    use super::*;
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("usage", 2, 1).unwrap();
+        cluster
+    }
+
+    fn options(cluster: &MockCluster<'_, DefaultProducerContext>) -> KafkaOptions {
+        KafkaOptions {
+            brokers: cluster.bootstrap_servers(),
+            topic: "usage".to_owned(),
+            client_id: "test".to_owned(),
+            properties: Vec::new(),
+        }
+    }
+
+    fn owner(cluster: &MockCluster<'_, DefaultProducerContext>) -> Membership {
+        let options = options(cluster);
+        let mut member = Membership::join(&options, 2, &GroupOptions::new("owners")).unwrap();
+        while member.owned().len() < 2 {
+            member.poll(Duration::from_millis(100)).unwrap();
+        }
+        member
+    }
+
+    #[test]
+    fn a_coordinator_that_is_away_proves_nothing_and_holds_up_nobody() {
+        let cluster = cluster();
+        let mut member = owner(&cluster);
+        assert!(member.prove().unwrap());
+        cluster.broker_down(1).unwrap();
+        assert!(!member.prove().is_ok_and(|is_known| is_known));
+        member.poll(Duration::from_millis(10)).unwrap();
+        member.leave();
+    }
+
+    #[test]
+    fn leaving_waits_for_no_owner() {
+        let cluster = cluster();
+        let mut one = owner(&cluster);
+        let options = options(&cluster);
+        let mut two = Membership::join(&options, 2, &GroupOptions::new("owners")).unwrap();
+        // The first is asked for a partition, and leaves instead of giving it back.
+        while one.poll(Duration::from_millis(50)).unwrap().is_empty() {
+            two.poll(Duration::from_millis(50)).unwrap();
+        }
+        one.leave();
+        while two.owned().len() < 2 {
+            two.poll(Duration::from_millis(100)).unwrap();
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_themselves_are_named() {
+        let cluster = cluster();
+        let options = options(&cluster);
+        let short = GroupOptions { drain_timeout: Duration::from_secs(1), ..GroupOptions::new("owners") };
+        for (group, named) in [(short, "drain time-out"), (GroupOptions::new(""), "kafka.group")] {
+            let refused = Membership::join(&options, 2, &group).unwrap_err().to_string();
+            assert!(refused.contains(named), "{refused}");
+        }
+    }
+}

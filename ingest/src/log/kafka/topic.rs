@@ -51,7 +51,7 @@ pub(crate) fn create(options: &KafkaOptions, topic: &TopicOptions, config: &[(&s
     let name = &options.topic;
     let admin = options.admin()?;
     let created = send_create(&admin, name, topic, config)?;
-    let found = await_leaders(&admin, name)?;
+    let found = await_leaders(&admin, options)?;
     if found.partitions != partitions {
         let found = found.partitions;
         return Err(mismatch(format!("has {found} partitions in topic {name}, but {partitions} were asked for")));
@@ -96,17 +96,20 @@ pub(crate) fn partitions_of(options: &KafkaOptions) -> Result<u32, LogError> {
 }
 
 fn found(options: &KafkaOptions, admin: &AdminClient<DefaultClientContext>) -> Result<TopicDescription, LogError> {
-    describe(admin.inner(), &options.topic)?.ok_or_else(|| {
+    describe(admin.inner(), options)?.ok_or_else(|| {
         let KafkaOptions { topic, brokers, .. } = options;
         mismatch(format!("has no topic {topic} at {brokers}; create it with `odometer migrate`"))
     })
 }
 
 /// Waits until all of a new topic's partitions can be written.
-fn await_leaders(admin: &AdminClient<DefaultClientContext>, name: &str) -> Result<TopicDescription, LogError> {
+fn await_leaders(
+    admin: &AdminClient<DefaultClientContext>,
+    options: &KafkaOptions,
+) -> Result<TopicDescription, LogError> {
     let started = Instant::now();
     loop {
-        let reason = match describe(admin.inner(), name)? {
+        let reason = match describe(admin.inner(), options)? {
             Some(found) if found.leaderless == 0 => return Ok(found),
             Some(found) => format!("{} of {} partitions have no leader", found.leaderless, found.partitions),
             None => "the topic is not there".to_owned(),
