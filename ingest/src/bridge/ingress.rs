@@ -12,6 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::log::LogError;
 use crate::log::kafka::KafkaOptions;
 use crate::log::kafka::client::{REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, native};
+use crate::log::kafka::commit::commit_within;
 use crate::log::kafka::rebalances::{Rebalance, Rebalances};
 
 /// After this without a heartbeat the group goes on without this member.
@@ -27,6 +28,8 @@ const QUEUE_KIB: &str = "16384";
 const QUEUE_BACKOFF_MS: &str = "5";
 /// How long a broker holds a fetch that finds nothing.
 const FETCH_WAIT_MS: &str = "100";
+
+const COMMITTING: &str = "committing ingress offsets";
 
 pub(super) struct Ingress {
     consumer: BaseConsumer<Rebalances>,
@@ -136,19 +139,32 @@ impl Ingress {
         Ok(())
     }
 
-    pub(super) fn commit(&self, next_offsets: &BTreeMap<u32, u64>, mode: CommitMode) -> Result<(), LogError> {
-        const DOING: &str = "committing ingress offsets";
+    /// Sends offsets to the group, and looks at no answer: the next commit will do.
+    pub(super) fn commit(&self, next_offsets: &BTreeMap<u32, u64>) -> Result<(), LogError> {
         if next_offsets.is_empty() {
             return Ok(());
         }
+        self.consumer.commit(&self.offsets(next_offsets)?, CommitMode::Async).map_err(failed(COMMITTING))
+    }
+
+    /// Commits and waits until the group has the offsets.
+    pub(super) fn commit_surely(&self, next_offsets: &BTreeMap<u32, u64>) -> Result<(), LogError> {
+        if next_offsets.is_empty() {
+            return Ok(());
+        }
+        let committed = commit_within(&self.consumer, &self.offsets(next_offsets)?, REQUEST_TIMEOUT);
+        committed.map_err(failed(COMMITTING))
+    }
+
+    fn offsets(&self, next_offsets: &BTreeMap<u32, u64>) -> Result<TopicPartitionList, LogError> {
         let mut list = TopicPartitionList::new();
         for (partition, next_offset) in next_offsets {
-            let offset =
-                i64::try_from(*next_offset).map_err(|_| failed_with(DOING, format!("offset {next_offset}")))?;
+            let offset = i64::try_from(*next_offset);
+            let offset = offset.map_err(|_| failed_with(COMMITTING, format!("offset {next_offset}")))?;
             let added = list.add_partition_offset(&self.topic, native(*partition), Offset::Offset(offset));
-            added.map_err(failed(DOING))?;
+            added.map_err(failed(COMMITTING))?;
         }
-        self.consumer.commit(&list, mode).map_err(failed(DOING))
+        Ok(list)
     }
 
     fn list(&self, partitions: &[i32]) -> TopicPartitionList {

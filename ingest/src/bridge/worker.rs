@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Message;
-use rdkafka::consumer::CommitMode;
 use rdkafka::message::BorrowedMessage;
 
 use super::batch::{Batch, Obstacle, Outlets};
@@ -95,7 +94,7 @@ impl Worker {
         while !self.shared.is_draining() {
             self.settle()?;
             if self.committed_at.elapsed() >= COMMIT_EVERY {
-                self.commit(&ingress, CommitMode::Async)?;
+                self.commit(&ingress)?;
             }
             let is_full = self.under_way.len() >= BATCHES_MAX;
             if is_full {
@@ -114,9 +113,7 @@ impl Worker {
                 self.answer(&ingress, rebalance)?;
             }
         }
-        self.settle_all()?;
-        self.commit(&ingress, CommitMode::Sync)?;
-        Ok(())
+        self.settle_and_commit(&ingress)
     }
 
     fn answer(&mut self, ingress: &Ingress, rebalance: Rebalance) -> Result<(), BridgeError> {
@@ -129,19 +126,16 @@ impl Worker {
                 }
             }
             Rebalance::Revoke { partitions, is_lost } => {
-                if !is_lost && !partitions.is_empty() {
-                    // A log that does not answer must not hold up the group: what is not
-                    // committed is read again by whoever comes next.
-                    if let Err(error) = self.settle_all().and_then(|()| self.commit(ingress, CommitMode::Sync)) {
-                        tracing::warn!(%error, "partitions are given back with messages under way");
-                    }
-                }
+                // A log or group that does not answer must not hold up the others: the
+                // partitions go, and what is not committed is read again.
+                let settled = if is_lost || partitions.is_empty() { Ok(()) } else { self.settle_and_commit(ingress) };
                 let moved = |partition: &u32| partitions.iter().any(|p| u32::try_from(*p) == Ok(*partition));
                 self.next_offsets.retain(|partition, _| !moved(partition));
                 for batch in &mut self.under_way {
                     batch.next_offsets.retain(|partition, _| !moved(partition));
                 }
                 ingress.give_back(&partitions)?;
+                settled?;
             }
         }
         Ok(())
@@ -241,10 +235,18 @@ impl Worker {
         }
     }
 
-    fn commit(&mut self, ingress: &Ingress, mode: CommitMode) -> Result<(), BridgeError> {
-        ingress.commit(&self.next_offsets, mode)?;
+    fn commit(&mut self, ingress: &Ingress) -> Result<(), BridgeError> {
+        ingress.commit(&self.next_offsets)?;
         self.next_offsets.clear();
         self.committed_at = Instant::now();
+        Ok(())
+    }
+
+    /// Has everything under way stored, and the group know it.
+    fn settle_and_commit(&mut self, ingress: &Ingress) -> Result<(), BridgeError> {
+        self.settle_all()?;
+        ingress.commit_surely(&self.next_offsets)?;
+        self.next_offsets.clear();
         Ok(())
     }
 }

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, mismatch, native};
+use super::commit::commit_within;
 use super::rebalances::{Rebalance, Rebalances};
 use crate::log::LogError;
 
@@ -23,6 +24,9 @@ pub const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(6);
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// How often a member asks for rebalances. Bounds how late a revocation is noticed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long a proof may take. Shorter than the drain time-out, so that asking for one
+/// does not cost the membership.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a group is joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,11 +217,11 @@ impl Membership {
             self.recall_hint()?;
         }
         let mut list = TopicPartitionList::new();
-        for (partition, offset) in &self.hints {
-            let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
+        for (partition, next_offset) in &self.hints {
+            let offset = Offset::Offset(i64::try_from(*next_offset).unwrap_or(i64::MAX));
             list.add_partition_offset(&self.topic, native(*partition), offset).map_err(failed(DOING))?;
         }
-        match self.consumer.commit(&list, CommitMode::Sync) {
+        match commit_within(&self.consumer, &list, PROOF_TIMEOUT) {
             // A member that was just thrown out commits like a stranger, which an empty
             // group allows; hence the second look.
             Ok(()) => Ok(!self.is_lost()),

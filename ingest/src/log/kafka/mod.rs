@@ -5,7 +5,9 @@
 
 mod appender;
 pub(crate) mod client;
-pub(crate) mod describe;
+pub(crate) mod commit;
+mod describe;
+mod guard;
 mod membership;
 pub(crate) mod outbox;
 mod reader;
