@@ -12,6 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::log::LogError;
 use crate::log::kafka::KafkaOptions;
 use crate::log::kafka::client::{REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, native};
+use crate::log::kafka::closing::Closing;
 use crate::log::kafka::commit::commit_within;
 use crate::log::kafka::rebalances::{Rebalance, Rebalances};
 
@@ -32,7 +33,7 @@ const FETCH_WAIT_MS: &str = "100";
 const COMMITTING: &str = "committing ingress offsets";
 
 pub(super) struct Ingress {
-    consumer: BaseConsumer<Rebalances>,
+    consumer: Closing<Rebalances>,
     topic: String,
     is_paused: bool,
 }
@@ -63,7 +64,7 @@ impl Ingress {
         let consumer: BaseConsumer<Rebalances> =
             config.create_with_context(Rebalances::default()).map_err(failed("opening the bridge's consumer"))?;
         consumer.subscribe(&[&options.topic]).map_err(failed("joining the bridge's group"))?;
-        Ok(Self { consumer, topic: options.topic.clone(), is_paused: false })
+        Ok(Self { consumer: Closing::new(consumer), topic: options.topic.clone(), is_paused: false })
     }
 
     /// The next message, if one comes in time.

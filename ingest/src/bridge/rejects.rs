@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
 use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
@@ -19,6 +19,7 @@ use super::dead::{
 use super::raw_headers::{RawHeader, raw_headers};
 use crate::log::kafka::KafkaOptions;
 use crate::log::kafka::client::{Quiet, REQUEST_TIMEOUT, failed, failed_with, is_passing, native};
+use crate::log::kafka::closing::Closing;
 use crate::log::kafka::outbox::{Outbox, OutgoingTime};
 use crate::log::kafka::topic::partitions_of;
 use crate::log::{Bounds, LogError};
@@ -93,7 +94,7 @@ pub struct Reject {
 /// Reads the dead letters.
 pub struct Rejects {
     options: KafkaOptions,
-    consumer: BaseConsumer<Quiet>,
+    consumer: Closing<Quiet>,
     partitions: u32,
 }
 
@@ -113,7 +114,7 @@ impl Rejects {
         // The client wants a group for assigning; no coordinator ever hears of offsets.
         let config = options.config(&[("group.id", "odometer-rejects")], &fixed)?;
         let consumer = config.create_with_context(Quiet).map_err(failed("opening a consumer"))?;
-        Ok(Self { options: options.clone(), consumer, partitions })
+        Ok(Self { options: options.clone(), consumer: Closing::new(consumer), partitions })
     }
 
     /// Hands every letter that is there now to `each`, partition by partition, oldest

@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, mismatch, native};
+use super::closing::Closing;
 use super::commit::commit_within;
 use super::rebalances::{Rebalance, Rebalances};
 use crate::log::LogError;
@@ -62,7 +63,7 @@ pub enum GroupEvent {
 
 /// One member of a consumer group. Dropping it leaves the group without draining.
 pub struct Membership {
-    consumer: BaseConsumer<Rebalances>,
+    consumer: Closing<Rebalances>,
     topic: String,
     partitions: u32,
     owned: BTreeSet<u32>,
@@ -103,7 +104,7 @@ impl Membership {
             config.create_with_context(Rebalances::default()).map_err(failed("opening a consumer"))?;
         consumer.subscribe(&[&options.topic]).map_err(failed("joining the group"))?;
         Ok(Self {
-            consumer,
+            consumer: Closing::new(consumer),
             topic: options.topic.clone(),
             partitions,
             owned: BTreeSet::new(),

@@ -5,6 +5,7 @@
 
 mod appender;
 pub(crate) mod client;
+pub(crate) mod closing;
 pub(crate) mod commit;
 mod describe;
 mod guard;
