@@ -5,8 +5,8 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{Uri, header};
 use axum::http::StatusCode;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use odometer_aggregator::LiveUsage;
 use odometer_schemas::partition::partition_of;

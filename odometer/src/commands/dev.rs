@@ -43,8 +43,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let overrides =
-        Overrides { listen: args.listen.clone(), data_dir: args.data_dir.clone(), ..Overrides::default() };
+    let overrides = Overrides { listen: args.listen.clone(), data_dir: args.data_dir.clone(), ..Overrides::default() };
     let config = Config::load(args.config.as_deref(), &overrides)?;
     let server = Server::bind(config.server.listen)?;
     let node = Node::start(&config)?;

@@ -10,10 +10,10 @@ use odometer_schemas::definitions::DedupeRule;
 use odometer_schemas::limits::PARTITIONS_MAX;
 use odometer_schemas::meter::Meter;
 
+use super::cluster::ClusterConfig;
 use super::document::{Document, DocumentError};
 use super::duration::{DURATION_SYNTAX, display_duration, parse_duration};
 use super::raw::{RawConfig, RawLimits, RawServer, Seed};
-use super::cluster::ClusterConfig;
 use super::{Config, LimitsConfig, RawBookConfig, ServerConfig};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -129,12 +129,8 @@ impl Roles {
 
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = [
-            (self.gateway, "gateway"),
-            (self.bridge, "bridge"),
-            (self.aggregator, "aggregator"),
-            (self.raw, "raw"),
-        ];
+        let all =
+            [(self.gateway, "gateway"), (self.bridge, "bridge"), (self.aggregator, "aggregator"), (self.raw, "raw")];
         let names: Vec<_> = all.into_iter().filter_map(|(has, name)| has.then_some(name)).collect();
         f.write_str(&names.join(","))
     }

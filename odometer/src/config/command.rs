@@ -81,9 +81,8 @@ pub(super) fn value_of(config: &Config, key: &str) -> Value {
 fn cluster_value_of(cluster: &ClusterConfig, key: &str) -> Value {
     let ClusterConfig { kafka, clickhouse, .. } = cluster;
     let is_secret = |name: &str| name.contains("password") || name.contains("secret");
-    let property = |(name, value): &(String, String)| {
-        (name.clone(), json!(if is_secret(name) { HIDDEN } else { value.as_str() }))
-    };
+    let property =
+        |(name, value): &(String, String)| (name.clone(), json!(if is_secret(name) { HIDDEN } else { value.as_str() }));
     match key {
         "server.public_url" => json!(cluster.public_url),
         "server.roles" => json!(cluster.roles.to_string()),

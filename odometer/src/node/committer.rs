@@ -67,8 +67,7 @@ impl Committer {
         let (batches, inbox) = sync_channel::<Batch>(1);
         let (done, outcomes) = sync_channel(1);
         let give_up = Arc::new(AtomicBool::new(false));
-        let mut worker =
-            Worker { book, progress: Arc::clone(&progress), snapshots_dir, give_up: Arc::clone(&give_up) };
+        let mut worker = Worker { book, progress: Arc::clone(&progress), snapshots_dir, give_up: Arc::clone(&give_up) };
         let thread = super::spawn_caught("totals", &progress, move || {
             while let Ok(batch) = inbox.recv() {
                 let Some(outcome) = worker.apply(batch) else { break };

@@ -84,13 +84,7 @@ struct Leaving {
 impl Default for Counting {
     fn default() -> Self {
         let now = Instant::now();
-        Self {
-            owned: BTreeMap::new(),
-            leaving: None,
-            committed: now,
-            snapshotted: now,
-            log_rest: Backoff::new(),
-        }
+        Self { owned: BTreeMap::new(), leaving: None, committed: now, snapshotted: now, log_rest: Backoff::new() }
     }
 }
 
@@ -205,7 +199,8 @@ impl Counter {
         for Fenced { partition, epoch, why } in outcome.fenced {
             if self.assignment.is_exclusive() {
                 self.progress.fail(format!("the totals book refused a commit: {why}"));
-            } else if self.state.owned.get(&partition).is_some_and(|owned| owned.epoch == epoch) && !self.is_leaving(partition)
+            } else if self.state.owned.get(&partition).is_some_and(|owned| owned.epoch == epoch)
+                && !self.is_leaving(partition)
             {
                 tracing::warn!("{why}; its state is dropped");
                 self.drop_partition(partition);

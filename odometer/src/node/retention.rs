@@ -39,7 +39,6 @@ impl Housekeeping for Retention {
             std::thread::sleep(STOP_POLL);
         }
     }
-
 }
 
 impl Retention {

@@ -123,7 +123,8 @@ pub(crate) fn await_part<T, E: std::error::Error + Send + Sync + 'static>(
             return Err(error).with_context(|| format!("{name} at {place}"));
         }
         if started.elapsed() >= PART_WAIT {
-            return Err(error).with_context(|| format!("{name} at {place} did not answer for {} s", PART_WAIT.as_secs()));
+            return Err(error)
+                .with_context(|| format!("{name} at {place} did not answer for {} s", PART_WAIT.as_secs()));
         }
         if said.is_none_or(|at| at.elapsed() >= MESSAGE_EVERY) {
             said = Some(Instant::now());

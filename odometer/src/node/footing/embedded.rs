@@ -35,8 +35,7 @@ impl Embedded {
         let partitions = config.server.partitions;
         let options = EmbeddedOptions { partitions, ..EmbeddedOptions::default() };
         let log = EmbeddedLog::open(&files.log(), options)?;
-        let installation =
-            Installation { log_id: log.log_id().to_owned(), partitions, hash_seed: config.hash_seed };
+        let installation = Installation { log_id: log.log_id().to_owned(), partitions, hash_seed: config.hash_seed };
         Ok(Self { files, log, installation, keep: config.log_retention, _lock: lock })
     }
 
