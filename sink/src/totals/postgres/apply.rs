@@ -4,14 +4,12 @@
 use odometer_schemas::commit::{PartitionCommit, TotalRow};
 use odometer_schemas::digest::Digest;
 use sqlx::Row;
-use sqlx::postgres::{PgArguments, PgConnection, Postgres};
-use sqlx::query::Query;
 
 use super::super::rules::{claimed_epoch, in_order, invalid, is_to_apply, same_installation, total_key};
 use super::super::values::{bytes_of_definitions, bytes_of_words};
 use super::super::{Claim, CommitError, Installation, OwnedCommit};
 use super::read;
-use super::session::within_wait;
+use super::session::{Link, Statement};
 use crate::error::BookError;
 
 /// Most rows of one statement. Beyond some thousands a statement gains nothing, and
@@ -21,22 +19,22 @@ const CHUNK_ROWS_MAX: usize = 4096;
 /// exceed it. The server takes up to 1 GiB.
 const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-pub(super) async fn identity(connection: &mut PgConnection, expected: &Installation) -> Result<(), BookError> {
+pub(super) async fn identity(link: &mut Link, expected: &Installation) -> Result<(), BookError> {
     let insert = sqlx::query(
         "INSERT INTO installation (log_id, partitions, hash_seed) VALUES ($1, $2, $3) ON CONFLICT (only_row) DO NOTHING",
     )
     .bind(&expected.log_id)
     .bind(i64::from(expected.partitions))
     .bind(format!("{:016x}", expected.hash_seed));
-    execute(connection, "recording what it belongs to", insert).await?;
-    let recorded = read::installation(connection).await?.ok_or(BookError::NoInstallation)?;
+    link.execute("recording what it belongs to", insert).await?;
+    let recorded = read::installation(link).await?.ok_or(BookError::NoInstallation)?;
     same_installation(&recorded, expected)
 }
 
 /// Raises the epoch; the partition's row stays locked.
-pub(super) async fn claim(connection: &mut PgConnection, claim: &Claim) -> Result<(), BookError> {
+pub(super) async fn claim(link: &mut Link, claim: &Claim) -> Result<(), BookError> {
     const DOING: &str = "claiming a partition";
-    let installation = read::installation(connection).await?.ok_or(BookError::NoInstallation)?;
+    let installation = read::installation(link).await?.ok_or(BookError::NoInstallation)?;
     let epoch = claimed_epoch(&installation, claim)?;
     let partition = i64::from(claim.partition);
     // A partition without a row is at epoch zero.
@@ -44,8 +42,8 @@ pub(super) async fn claim(connection: &mut PgConnection, claim: &Claim) -> Resul
         "INSERT INTO partitions VALUES ($1, 0, '', 0, 0, 0, 0, 0, 0, 0, 0, NULL) ON CONFLICT (partition) DO NOTHING",
     )
     .bind(partition);
-    execute(connection, DOING, first).await?;
-    let found = read::locked_standings(connection, vec![partition]).await?;
+    link.execute(DOING, first).await?;
+    let found = read::locked_standings(link, vec![partition]).await?;
     let found = found.first().map_or(0, |(_, standing)| standing.epoch);
     if found != claim.from_epoch {
         return Err(BookError::EpochMoved { partition: claim.partition, wanted: claim.from_epoch, found });
@@ -55,14 +53,14 @@ pub(super) async fn claim(connection: &mut PgConnection, claim: &Claim) -> Resul
         .bind(stored(epoch)?)
         .bind(&claim.owner)
         .bind(stored(found)?);
-    must_change(1, execute(connection, DOING, raise).await?)
+    must_change(1, link.execute(DOING, raise).await?)
 }
 
 /// Applies commits in ascending order of partitions; those that were applied before
 /// are left alone.
-pub(super) async fn commits(connection: &mut PgConnection, commits: &[&OwnedCommit]) -> Result<(), CommitError> {
+pub(super) async fn commits(link: &mut Link, commits: &[&OwnedCommit]) -> Result<(), CommitError> {
     let partitions = commits.iter().map(|owned| i64::from(owned.commit.partition)).collect();
-    let found = read::locked_standings(connection, partitions).await?;
+    let found = read::locked_standings(link, partitions).await?;
     let mut fresh = Vec::new();
     for owned in commits {
         let standing = found.iter().find(|(partition, _)| *partition == owned.commit.partition);
@@ -73,16 +71,16 @@ pub(super) async fn commits(connection: &mut PgConnection, commits: &[&OwnedComm
     if fresh.is_empty() {
         return Ok(());
     }
-    move_on(connection, &fresh).await?;
+    move_on(link, &fresh).await?;
     let fresh: Vec<&PartitionCommit> = fresh.iter().map(|owned| &owned.commit).collect();
-    totals(connection, &fresh).await?;
-    marks(connection, &fresh).await?;
-    exceptions(connection, &fresh).await?;
-    definitions(connection, &fresh).await
+    totals(link, &fresh).await?;
+    marks(link, &fresh).await?;
+    exceptions(link, &fresh).await?;
+    definitions(link, &fresh).await
 }
 
 /// Compares and swaps the partitions' rows.
-async fn move_on(connection: &mut PgConnection, fresh: &[&OwnedCommit]) -> Result<(), BookError> {
+async fn move_on(link: &mut Link, fresh: &[&OwnedCommit]) -> Result<(), BookError> {
     let integers = |value: fn(&OwnedCommit) -> u64| {
         fresh.iter().map(|owned| stored(value(owned))).collect::<Result<Vec<i64>, _>>()
     };
@@ -110,23 +108,23 @@ async fn move_on(connection: &mut PgConnection, fresh: &[&OwnedCommit]) -> Resul
     .bind(integers(|owned| owned.commit.counts.late)?)
     .bind(integers(|owned| owned.commit.counts.rejected)?)
     .bind(rules);
-    must_change(fresh.len(), execute(connection, "moving partitions on", query).await?)
+    must_change(fresh.len(), link.execute("moving partitions on", query).await?)
 }
 
 /// Absolute values replace what was there. Most rows are there already, and an update
 /// costs the server a third less than the same row through `ON CONFLICT`, which locks
 /// it first. A total that another partition holds is left alone by both statements,
 /// which their counts betray.
-async fn totals(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
+async fn totals(link: &mut Link, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
     const DOING: &str = "writing totals";
     let rows = in_order(fresh, |commit| &commit.totals, |_, row| total_key(row))?;
     for chunk in chunks(&rows, |(_, row)| row.state.len()) {
-        let mut written = execute(connection, DOING, with_totals(UPDATE_TOTALS, chunk)?).await?;
+        let mut written = link.execute(DOING, with_totals(UPDATE_TOTALS, chunk)?).await?;
         if written < chunk.len() {
-            written += execute(connection, DOING, with_totals(INSERT_TOTALS, chunk)?).await?;
+            written += link.execute(DOING, with_totals(INSERT_TOTALS, chunk)?).await?;
         }
         if written != chunk.len() {
-            return Err(foreign(connection, chunk).await?);
+            return Err(foreign(link, chunk).await?);
         }
     }
     Ok(())
@@ -159,10 +157,7 @@ const INSERT_TOTALS: &str = concat!(
          AND t.period_start = n.period_start)"
 );
 
-fn with_totals<'a>(
-    sql: &'static str,
-    chunk: &[(&PartitionCommit, &'a TotalRow)],
-) -> Result<Query<'a, Postgres, PgArguments>, BookError> {
+fn with_totals<'a>(sql: &'static str, chunk: &[(&PartitionCommit, &'a TotalRow)]) -> Result<Statement<'a>, BookError> {
     let records = chunk.iter().map(|(_, row)| stored(row.records)).collect::<Result<Vec<i64>, _>>()?;
     Ok(sqlx::query(sql)
         .bind(column(chunk, |row| row.tenant.as_str()))
@@ -179,10 +174,7 @@ fn with_totals<'a>(
 }
 
 /// Names a total of `chunk` that another partition holds.
-async fn foreign(
-    connection: &mut PgConnection,
-    chunk: &[(&PartitionCommit, &TotalRow)],
-) -> Result<CommitError, BookError> {
+async fn foreign(link: &mut Link, chunk: &[(&PartitionCommit, &TotalRow)]) -> Result<CommitError, BookError> {
     let query = sqlx::query(
         "SELECT n.number, t.partition
          FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) WITH ORDINALITY
@@ -194,10 +186,14 @@ async fn foreign(
     .bind(column(chunk, |row| row.meter.as_str()))
     .bind(column(chunk, |row| row.period_start_ms))
     .bind(partitions(chunk));
-    let found = within_wait("looking for another partition's totals", query.fetch_optional(connection)).await?;
-    let found = found.and_then(|row| {
-        let number = usize::try_from(row.try_get::<i64, _>(0).ok()?).ok()?.checked_sub(1)?;
-        Some((chunk.get(number)?, row.try_get::<i64, _>(1).ok()?))
+    let found = link
+        .rows("looking for another partition's totals", query, |row| {
+            Ok((row.try_get::<i64, _>(0).ok(), row.try_get::<i64, _>(1).ok()))
+        })
+        .await?;
+    let found = found.first().and_then(|(number, holder)| {
+        let number = usize::try_from((*number)?).ok()?.checked_sub(1)?;
+        Some((chunk.get(number)?, (*holder)?))
     });
     let Some(((commit, row), holder)) = found else {
         return Err(BookError::out_of_range("the totals book left rows out; look for triggers on table period_totals"));
@@ -206,7 +202,7 @@ async fn foreign(
     Ok(invalid(commit, format!("its total ({tenant}, {meter}, {start}) belongs to another partition: {holder}")))
 }
 
-async fn marks(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
+async fn marks(link: &mut Link, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
     let rows = in_order(fresh, |commit| &commit.marks, |partition, mark| (partition, mark.source))?;
     for chunk in chunks(&rows, |(_, mark)| mark.above.len() * size_of::<u64>()) {
         let query = sqlx::query(
@@ -220,12 +216,12 @@ async fn marks(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -> Res
         .bind(column(chunk, |mark| i64::from(mark.epoch)))
         .bind(column(chunk, |mark| mark.low_water.to_string()))
         .bind(column(chunk, |mark| bytes_of_words(&mark.above)));
-        execute(connection, "writing emitter watermarks", query).await?;
+        link.execute("writing emitter watermarks", query).await?;
     }
     Ok(())
 }
 
-async fn exceptions(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
+async fn exceptions(link: &mut Link, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
     let rows = in_order(fresh, |commit| &commit.exceptions, |partition, row| (partition, row.offset))?;
     for chunk in chunks(&rows, |(_, row)| row.verdicts.len()) {
         let offsets = chunk.iter().map(|(_, row)| stored(row.offset)).collect::<Result<Vec<i64>, _>>()?;
@@ -237,12 +233,12 @@ async fn exceptions(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -
         .bind(partitions(chunk))
         .bind(offsets)
         .bind(column(chunk, |row| row.verdicts.as_slice()));
-        execute(connection, "writing exceptions", query).await?;
+        link.execute("writing exceptions", query).await?;
     }
     Ok(())
 }
 
-async fn definitions(connection: &mut PgConnection, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
+async fn definitions(link: &mut Link, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
     let rows = in_order(fresh, |commit| &commit.definitions, |partition, row| (partition, row.offset))?;
     for (commit, row) in rows {
         let query = sqlx::query(
@@ -252,19 +248,9 @@ async fn definitions(connection: &mut PgConnection, fresh: &[&PartitionCommit]) 
         .bind(i64::from(commit.partition))
         .bind(stored(row.offset)?)
         .bind(bytes_of_definitions(&row.definitions));
-        execute(connection, "writing definitions", query).await?;
+        link.execute("writing definitions", query).await?;
     }
     Ok(())
-}
-
-/// Runs one statement; answers how many rows changed.
-async fn execute(
-    connection: &mut PgConnection,
-    doing: &'static str,
-    query: Query<'_, Postgres, PgArguments>,
-) -> Result<usize, BookError> {
-    let done = within_wait(doing, query.execute(connection)).await?;
-    Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
 }
 
 /// One value of every row of a chunk.

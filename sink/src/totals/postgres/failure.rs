@@ -31,7 +31,14 @@ pub(super) async fn answer<T>(
 
 /// Turns the driver's error into the book's.
 pub(super) fn failed(doing: &'static str, error: sqlx::Error) -> BookError {
-    BookError::Storage { book: BOOK, doing, retryable: is_retryable(&error), source: Box::new(error) }
+    let retryable = is_retryable(&error);
+    // The driver's own layer would say everything twice.
+    let source = match error {
+        sqlx::Error::Database(error) => error.into_error(),
+        sqlx::Error::Io(error) => error.into(),
+        other => other.into(),
+    };
+    BookError::Storage { book: BOOK, doing, retryable, source }
 }
 
 fn is_retryable(error: &sqlx::Error) -> bool {

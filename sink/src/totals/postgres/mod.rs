@@ -73,15 +73,15 @@ impl PgTotals {
 
 impl TotalsBook for PgTotals {
     fn identity(&mut self, expected: &Installation) -> Result<(), BookError> {
-        self.session.transaction(Isolation::Write, "recording what it belongs to", async |connection| {
-            apply::identity(connection, expected).await
+        self.session.transaction(Isolation::Write, "recording what it belongs to", async |link| {
+            apply::identity(link, expected).await
         })
     }
 
     fn claim(&mut self, claim: &Claim) -> Result<PartitionState, BookError> {
-        self.session.transaction(Isolation::Write, "claiming a partition", async |connection| {
-            apply::claim(connection, claim).await?;
-            read::partition_state(connection, claim.partition).await
+        self.session.transaction(Isolation::Write, "claiming a partition", async |link| {
+            apply::claim(link, claim).await?;
+            read::partition_state(link, claim.partition).await
         })
     }
 
@@ -90,41 +90,38 @@ impl TotalsBook for PgTotals {
         if commits.is_empty() {
             return Ok(());
         }
-        self.session.transaction(Isolation::Write, "committing decisions", async |connection| {
-            apply::commits(connection, &commits).await
-        })
+        self.session
+            .transaction(Isolation::Write, "committing decisions", async |link| apply::commits(link, &commits).await)
     }
 
     fn totals(&mut self, filter: &TotalsFilter) -> Result<Vec<TotalRow>, BookError> {
-        self.session.transaction(Isolation::Moment, "reading totals", async |connection| {
-            read::totals(connection, filter, None).await
-        })
+        self.session
+            .transaction(Isolation::Moment, "reading totals", async |link| read::totals(link, filter, None).await)
     }
 
     fn snapshot(&mut self, filter: &TotalsFilter) -> Result<TotalsSnapshot, BookError> {
-        self.session.transaction(Isolation::Moment, "reading a snapshot", async |connection| {
+        self.session.transaction(Isolation::Moment, "reading a snapshot", async |link| {
             Ok(TotalsSnapshot {
-                installation: read::installation(connection).await?.ok_or(BookError::NoInstallation)?,
-                totals: read::totals(connection, filter, None).await?,
-                cursors: read::cursors(connection).await?,
+                installation: read::installation(link).await?.ok_or(BookError::NoInstallation)?,
+                totals: read::totals(link, filter, None).await?,
+                cursors: read::cursors(link).await?,
             })
         })
     }
 
     fn cursors(&mut self) -> Result<Vec<PartitionCursor>, BookError> {
-        self.session
-            .transaction(Isolation::Moment, "reading cursors", async |connection| read::cursors(connection).await)
+        self.session.transaction(Isolation::Moment, "reading cursors", async |link| read::cursors(link).await)
     }
 
     fn exceptions(&mut self, partition: u32, offsets: Range<u64>) -> Result<Vec<ExceptionsRow>, BookError> {
-        self.session.transaction(Isolation::Moment, "reading exceptions", async |connection| {
-            read::exceptions(connection, partition, &offsets).await
+        self.session.transaction(Isolation::Moment, "reading exceptions", async |link| {
+            read::exceptions(link, partition, &offsets).await
         })
     }
 
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError> {
-        self.session.transaction(Isolation::Moment, "reading definitions", async |connection| {
-            read::definitions_at(connection, partition, offset).await
+        self.session.transaction(Isolation::Moment, "reading definitions", async |link| {
+            read::definitions_at(link, partition, offset).await
         })
     }
 }

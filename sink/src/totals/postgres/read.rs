@@ -2,20 +2,17 @@
 
 use std::ops::Range;
 
-use futures_util::TryStreamExt;
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, SourceMark, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Digest;
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::verdict::VerdictCounts;
-use sqlx::postgres::{PgArguments, PgConnection, Postgres};
-use sqlx::query::Query;
 
 use super::super::rules::Standing;
 use super::super::values::{definitions_of_bytes, words_of_bytes};
 use super::super::{Installation, PartitionCursor, TotalsFilter};
 use super::columns::{Columns, Table};
-use super::session::within_wait;
+use super::session::{Link, Statement};
 use crate::error::BookError;
 
 const INSTALLATION: Table = Table { name: "installation", key_columns: 0 };
@@ -26,22 +23,17 @@ const EXCEPTIONS: Table = Table { name: "exceptions", key_columns: 2 };
 const DEFINITIONS: Table = Table { name: "definitions", key_columns: 2 };
 
 async fn rows<T>(
-    connection: &mut PgConnection,
+    link: &mut Link,
     table: Table,
-    query: Query<'_, Postgres, PgArguments>,
+    query: Statement<'_>,
     read: impl Fn(&Columns<'_>) -> Result<T, BookError>,
 ) -> Result<Vec<T>, BookError> {
-    let mut rows = query.fetch(connection);
-    let mut out = Vec::new();
-    while let Some(row) = within_wait("reading", rows.try_next()).await? {
-        out.push(read(&Columns { table, row: &row })?);
-    }
-    Ok(out)
+    link.rows("reading", query, |row| read(&Columns { table, row })).await
 }
 
-pub(super) async fn installation(connection: &mut PgConnection) -> Result<Option<Installation>, BookError> {
+pub(super) async fn installation(link: &mut Link) -> Result<Option<Installation>, BookError> {
     let query = sqlx::query("SELECT log_id, partitions, hash_seed FROM installation");
-    let mut found = rows(connection, INSTALLATION, query, |row| {
+    let mut found = rows(link, INSTALLATION, query, |row| {
         Ok(Installation {
             log_id: row.text(0)?.to_owned(),
             partitions: row.fitting(1)?,
@@ -54,27 +46,24 @@ pub(super) async fn installation(connection: &mut PgConnection) -> Result<Option
 
 /// Where the partitions stand that were ever claimed. Their rows stay locked, and
 /// thereby as they are, until the transaction ends.
-pub(super) async fn locked_standings(
-    connection: &mut PgConnection,
-    partitions: Vec<i64>,
-) -> Result<Vec<(u32, Standing)>, BookError> {
+pub(super) async fn locked_standings(link: &mut Link, partitions: Vec<i64>) -> Result<Vec<(u32, Standing)>, BookError> {
     let query = sqlx::query(
         "SELECT partition, epoch, next_offset FROM partitions WHERE partition = ANY ($1)
          ORDER BY partition FOR UPDATE",
     )
     .bind(partitions);
-    rows(connection, PARTITIONS, query, |row| {
+    rows(link, PARTITIONS, query, |row| {
         Ok((row.fitting(0)?, Standing { epoch: row.fitting(1)?, next_offset: row.fitting(2)? }))
     })
     .await
 }
 
-pub(super) async fn cursors(connection: &mut PgConnection) -> Result<Vec<PartitionCursor>, BookError> {
+pub(super) async fn cursors(link: &mut Link) -> Result<Vec<PartitionCursor>, BookError> {
     let query = sqlx::query(
         "SELECT partition, epoch, owner, next_offset, log_time, received, accepted, duplicate, conflict, late, rejected
          FROM partitions ORDER BY partition",
     );
-    rows(connection, PARTITIONS, query, |row| {
+    rows(link, PARTITIONS, query, |row| {
         Ok(PartitionCursor {
             partition: row.fitting(0)?,
             epoch: row.fitting(1)?,
@@ -119,7 +108,7 @@ const TOTALS: &str = "SELECT tenant, meter, period_start, period_end, quantity::
 
 /// The totals asked for, of all partitions or of one.
 pub(super) async fn totals(
-    connection: &mut PgConnection,
+    link: &mut Link,
     filter: &TotalsFilter,
     partition: Option<u32>,
 ) -> Result<Vec<TotalRow>, BookError> {
@@ -134,40 +123,37 @@ pub(super) async fn totals(
         .bind(starts.end)
         .bind(end_above)
         .bind(partition.map(i64::from));
-    rows(connection, PERIOD_TOTALS, query, total).await
+    rows(link, PERIOD_TOTALS, query, total).await
 }
 
 /// Everything of one partition; call it while the partition's row is locked.
-pub(super) async fn partition_state(
-    connection: &mut PgConnection,
-    partition: u32,
-) -> Result<PartitionState, BookError> {
-    let cursor = cursors(connection).await?.into_iter().find(|cursor| cursor.partition == partition);
+pub(super) async fn partition_state(link: &mut Link, partition: u32) -> Result<PartitionState, BookError> {
+    let cursor = cursors(link).await?.into_iter().find(|cursor| cursor.partition == partition);
     let cursor = cursor.ok_or_else(|| BookError::out_of_range(format!("partition {partition} has no row")))?;
     Ok(PartitionState {
         epoch: cursor.epoch,
         next_offset: cursor.next_offset,
         log_time_ms: cursor.log_time_ms,
         counts: cursor.counts,
-        totals: totals(connection, &TotalsFilter::default(), Some(partition)).await?,
-        marks: marks(connection, partition).await?,
-        rules: rules(connection, partition).await?,
+        totals: totals(link, &TotalsFilter::default(), Some(partition)).await?,
+        marks: marks(link, partition).await?,
+        rules: rules(link, partition).await?,
     })
 }
 
-async fn rules(connection: &mut PgConnection, partition: u32) -> Result<Option<Vec<u8>>, BookError> {
+async fn rules(link: &mut Link, partition: u32) -> Result<Option<Vec<u8>>, BookError> {
     let query = sqlx::query("SELECT partition, rules FROM partitions WHERE partition = $1 AND rules IS NOT NULL")
         .bind(i64::from(partition));
-    Ok(rows(connection, PARTITIONS, query, |row| row.bytes(1).map(<[u8]>::to_vec)).await?.pop())
+    Ok(rows(link, PARTITIONS, query, |row| row.bytes(1).map(<[u8]>::to_vec)).await?.pop())
 }
 
-async fn marks(connection: &mut PgConnection, partition: u32) -> Result<Vec<SourceMark>, BookError> {
+async fn marks(link: &mut Link, partition: u32) -> Result<Vec<SourceMark>, BookError> {
     let query = sqlx::query(
         "SELECT partition, source, epoch, low_water::text AS low_water, above FROM source_marks
          WHERE partition = $1 ORDER BY source",
     )
     .bind(i64::from(partition));
-    rows(connection, SOURCE_MARKS, query, |row| {
+    rows(link, SOURCE_MARKS, query, |row| {
         Ok(SourceMark {
             source: row.read(1, |text| u128::from_str_radix(text, 16).ok())?,
             epoch: row.fitting(2)?,
@@ -179,7 +165,7 @@ async fn marks(connection: &mut PgConnection, partition: u32) -> Result<Vec<Sour
 }
 
 pub(super) async fn exceptions(
-    connection: &mut PgConnection,
+    link: &mut Link,
     partition: u32,
     offsets: &Range<u64>,
 ) -> Result<Vec<ExceptionsRow>, BookError> {
@@ -190,14 +176,12 @@ pub(super) async fn exceptions(
     .bind(i64::from(partition))
     .bind(clamped(offsets.start))
     .bind(clamped(offsets.end));
-    rows(connection, EXCEPTIONS, query, |row| {
-        Ok(ExceptionsRow { offset: row.fitting(1)?, verdicts: row.bytes(2)?.to_vec() })
-    })
-    .await
+    rows(link, EXCEPTIONS, query, |row| Ok(ExceptionsRow { offset: row.fitting(1)?, verdicts: row.bytes(2)?.to_vec() }))
+        .await
 }
 
 pub(super) async fn definitions_at(
-    connection: &mut PgConnection,
+    link: &mut Link,
     partition: u32,
     offset: u64,
 ) -> Result<Option<Definitions>, BookError> {
@@ -207,7 +191,7 @@ pub(super) async fn definitions_at(
     )
     .bind(i64::from(partition))
     .bind(clamped(offset));
-    let mut found = rows(connection, DEFINITIONS, query, |row| {
+    let mut found = rows(link, DEFINITIONS, query, |row| {
         definitions_of_bytes(row.bytes(2)?).map_err(|problem| row.corrupt(2, problem))
     })
     .await?;

@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::Postgres;
+use sqlx::{Decode, Row, Type};
 
-use super::session::{Isolation, Session, within_wait};
+use super::failure::failed;
+
+use super::session::{Isolation, Link, Session};
 use crate::error::BookError;
 
 /// `MIGRATIONS[n]` brings the tables from version `n` to `n + 1`.
@@ -27,13 +30,12 @@ const RECORD_VERSION: &str = "INSERT INTO totals_schema (version) VALUES ($1)
     ON CONFLICT (only_row) DO UPDATE SET version = excluded.version";
 
 /// The version of the tables that are there; zero when there are none.
-pub(super) async fn version(connection: &mut PgConnection) -> Result<u32, BookError> {
+pub(super) async fn version(link: &mut Link) -> Result<u32, BookError> {
     const DOING: &str = "reading its schema version";
-    let has = sqlx::query_scalar::<_, bool>(HAS_VERSION).fetch_one(&mut *connection);
-    if !within_wait(DOING, has).await? {
+    if !one::<bool>(link, DOING, HAS_VERSION).await? {
         return Ok(0);
     }
-    let version = within_wait(DOING, sqlx::query_scalar::<_, i64>(VERSION).fetch_one(connection)).await?;
+    let version = one::<i64>(link, DOING, VERSION).await?;
     u32::try_from(version).map_err(|_| BookError::Corrupt {
         table: "totals_schema",
         key: "()".to_owned(),
@@ -55,28 +57,35 @@ pub(super) fn must_be_known(found: u32, path: PathBuf) -> Result<(), BookError> 
 /// Brings the tables up to date.
 pub(super) fn migrate(session: &mut Session) -> Result<(), BookError> {
     let place = session.place();
-    session.transaction(Isolation::Write, DOING, async |connection| {
-        must_hold_every_text(connection).await?;
-        within_wait(DOING, sqlx::query(TAKE_TURNS).execute(&mut *connection)).await?;
-        within_wait(DOING, sqlx::raw_sql(VERSION_TABLE).execute(&mut *connection)).await?;
-        let found = version(connection).await?;
+    session.transaction(Isolation::Write, DOING, async |link| {
+        must_hold_every_text(link).await?;
+        link.command(DOING, TAKE_TURNS).await?;
+        link.command(DOING, VERSION_TABLE).await?;
+        let found = version(link).await?;
         if found > KNOWN {
             return must_be_known(found, place);
         }
         for script in MIGRATIONS.iter().skip(found as usize) {
-            within_wait(DOING, sqlx::raw_sql(*script).execute(&mut *connection)).await?;
+            link.command(DOING, script).await?;
         }
-        within_wait(DOING, sqlx::query(RECORD_VERSION).bind(i64::from(KNOWN)).execute(connection)).await?;
-        Ok(())
+        link.execute(DOING, sqlx::query(RECORD_VERSION).bind(i64::from(KNOWN))).await.map(drop)
     })
 }
 
-async fn must_hold_every_text(connection: &mut PgConnection) -> Result<(), BookError> {
-    let query = sqlx::query_scalar::<_, String>("SELECT current_setting('server_encoding')").fetch_one(connection);
-    match within_wait(DOING, query).await?.as_str() {
+async fn must_hold_every_text(link: &mut Link) -> Result<(), BookError> {
+    match one::<String>(link, DOING, "SELECT current_setting('server_encoding')").await?.as_str() {
         "UTF8" => Ok(()),
         other => Err(BookError::out_of_range(format!(
             "the database of the totals book has the encoding {other}; make it with ENCODING 'UTF8'"
         ))),
     }
+}
+
+/// The one value that a query gives.
+pub(super) async fn one<T>(link: &mut Link, doing: &'static str, sql: &'static str) -> Result<T, BookError>
+where
+    T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+{
+    let values = link.rows(doing, sqlx::query(sql), |row| row.try_get(0).map_err(|e| failed(doing, e))).await?;
+    values.into_iter().next().ok_or_else(|| failed(doing, sqlx::Error::RowNotFound))
 }

@@ -2,11 +2,13 @@
 //! transactions on it. It never repeats a statement that may have changed something:
 //! that is the caller's decision.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use futures_util::TryStreamExt;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, Postgres};
 use sqlx::{ConnectOptions, Connection};
 use tokio::runtime::{Builder, Runtime};
 
@@ -18,8 +20,8 @@ use crate::error::BookError;
 /// server that is there answers within milliseconds, even across a continent.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Longest run of one statement of a node that commits. A full chunk takes well under
-/// a second, a claim of a million totals a few.
-const STATEMENT_WAIT: Duration = Duration::from_secs(30);
+/// a second, a claim of the four million totals that a partition may have some twenty.
+const STATEMENT_WAIT: Duration = Duration::from_secs(120);
 /// Longest run of one statement of a reader, who may ask for all totals at once.
 const READ_WAIT: Duration = Duration::from_secs(600);
 /// Longest wait for another owner's lock. He holds it for one commit or one claim.
@@ -28,11 +30,10 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// the locks back: between two statements lies only the making of the next chunk, so
 /// that owner's machine is gone.
 const IDLE_WAIT: Duration = Duration::from_secs(15);
-/// Longest silence of the server while it works on a statement or sends its rows.
-/// Longer than it may work on one, so that its own answer comes first.
-const ANSWER_WAIT: Duration = Duration::from_secs(40);
+/// How much longer the server may stay silent than it may work on a statement, so that
+/// its own answer comes first; after that the network or its machine is gone.
+const SILENCE_WAIT: Duration = Duration::from_secs(10);
 
-const _: () = assert!(ANSWER_WAIT.as_secs() > STATEMENT_WAIT.as_secs());
 const _: () = assert!(STATEMENT_WAIT.as_secs() > LOCK_WAIT.as_secs());
 
 /// A weaker setting of the server is raised: an answered commit must be durable. A
@@ -50,6 +51,9 @@ const SETTINGS: &str = "SELECT
     set_config('plan_cache_mode', 'force_custom_plan', false),
     set_config('synchronous_commit',
         CASE WHEN current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)";
+
+/// A statement with its parameters.
+pub(super) type Statement<'a> = sqlx::query::Query<'a, Postgres, PgArguments>;
 
 /// What a session may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +86,17 @@ pub(super) struct Session {
     /// Nothing only while it is dropped.
     runtime: Option<Runtime>,
     server: Server,
-    connection: Option<PgConnection>,
+    link: Option<Link>,
+}
+
+/// An open connection, and how long it may be silent.
+#[derive(Debug)]
+pub(super) struct Link {
+    connection: PgConnection,
+    wait: Duration,
 }
 
 /// Where and how to connect.
-#[derive(Debug)]
 struct Server {
     options: Box<PgConnectOptions>,
     access: Access,
@@ -108,8 +118,8 @@ impl Session {
     fn connected(server: Server) -> Result<Self, BookError> {
         const DOING: &str = "starting its runtime";
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| failed(DOING, e.into()))?;
-        let connection = runtime.block_on(server.connect())?;
-        Ok(Self { runtime: Some(runtime), server, connection: Some(connection) })
+        let link = runtime.block_on(server.connect())?;
+        Ok(Self { runtime: Some(runtime), server, link: Some(link) })
     }
 
     /// Where the book is, without anything secret.
@@ -124,27 +134,27 @@ impl Session {
         &mut self,
         isolation: Isolation,
         doing: &'static str,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+        work: impl AsyncFnOnce(&mut Link) -> Result<T, E>,
     ) -> Result<T, E> {
         if isolation == Isolation::Write && self.server.access == Access::Read {
             return Err(BookError::out_of_range("this handle of the totals book was opened for reading only").into());
         }
-        let kept = self.connection.take();
+        let kept = self.link.take();
         let runtime = self.runtime.as_ref().expect("the runtime lives until the drop");
-        let (value, connection) = runtime.block_on(async {
-            let mut connection = self.server.begin(kept, isolation, doing).await?;
-            let value = work(&mut connection).await?;
-            command(&mut connection, "COMMIT", doing, ANSWER_WAIT).await?;
-            Ok::<_, E>((value, connection))
+        let (value, link) = runtime.block_on(async {
+            let mut link = self.server.begin(kept, isolation, doing).await?;
+            let value = work(&mut link).await?;
+            link.command(doing, "COMMIT").await?;
+            Ok::<_, E>((value, link))
         })?;
-        self.connection = Some(connection);
+        self.link = Some(link);
         Ok(value)
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.connection = None;
+        self.link = None;
         if let Some(runtime) = self.runtime.take() {
             // Unlike its own drop, this may happen on an asynchronous thread.
             runtime.shutdown_background();
@@ -152,41 +162,44 @@ impl Drop for Session {
     }
 }
 
+impl fmt::Debug for Server {
+    /// The options know the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("place", &self.place()).field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
 impl Server {
-    async fn connect(&self) -> Result<PgConnection, BookError> {
+    async fn connect(&self) -> Result<Link, BookError> {
         const DOING: &str = "connecting";
-        let mut connection = answer(DOING, CONNECT_WAIT, PgConnection::connect_with(&self.options)).await?;
+        let connection = answer(DOING, CONNECT_WAIT, PgConnection::connect_with(&self.options)).await?;
         let statement_wait = if self.access == Access::Read { READ_WAIT } else { STATEMENT_WAIT };
+        let mut link = Link { connection, wait: statement_wait + SILENCE_WAIT };
         let settings = sqlx::query(SETTINGS)
             .bind(milliseconds(statement_wait))
             .bind(milliseconds(LOCK_WAIT))
             .bind(milliseconds(IDLE_WAIT))
-            .bind(self.access == Access::Read)
-            .execute(&mut connection);
-        answer(DOING, CONNECT_WAIT, settings).await?;
+            .bind(self.access == Access::Read);
+        link.execute(DOING, settings).await?;
         if self.checks_schema {
-            let found = schema::version(&mut connection).await?;
+            let found = schema::version(&mut link).await?;
             schema::must_be_known(found, self.place())?;
         }
-        Ok(connection)
+        Ok(link)
     }
 
     /// Begins a transaction on the kept connection, or on a new one when the server
     /// has closed the kept one meanwhile: nothing was asked on it yet.
-    async fn begin(
-        &self,
-        kept: Option<PgConnection>,
-        isolation: Isolation,
-        doing: &'static str,
-    ) -> Result<PgConnection, BookError> {
-        if let Some(mut connection) = kept
-            && command(&mut connection, isolation.begin(), doing, CONNECT_WAIT).await.is_ok()
-        {
-            return Ok(connection);
+    async fn begin(&self, kept: Option<Link>, isolation: Isolation, doing: &'static str) -> Result<Link, BookError> {
+        if let Some(mut link) = kept {
+            let begin = sqlx::raw_sql(isolation.begin()).execute(&mut link.connection);
+            if answer(doing, CONNECT_WAIT, begin).await.is_ok() {
+                return Ok(link);
+            }
         }
-        let mut connection = self.connect().await?;
-        command(&mut connection, isolation.begin(), doing, CONNECT_WAIT).await?;
-        Ok(connection)
+        let mut link = self.connect().await?;
+        link.command(doing, isolation.begin()).await?;
+        Ok(link)
     }
 
     fn place(&self) -> PathBuf {
@@ -196,22 +209,32 @@ impl Server {
     }
 }
 
-/// One statement without parameters, sent on its own and answered before the next.
-pub(super) async fn command(
-    connection: &mut PgConnection,
-    sql: &'static str,
-    doing: &'static str,
-    wait: Duration,
-) -> Result<(), BookError> {
-    answer(doing, wait, sqlx::raw_sql(sql).execute(connection)).await.map(drop)
-}
+impl Link {
+    /// Statements without parameters, sent on their own.
+    pub(super) async fn command(&mut self, doing: &'static str, sql: &'static str) -> Result<(), BookError> {
+        answer(doing, self.wait, sqlx::raw_sql(sql).execute(&mut self.connection)).await.map(drop)
+    }
 
-/// One answer of a statement under way.
-pub(super) async fn within_wait<T>(
-    doing: &'static str,
-    call: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, BookError> {
-    answer(doing, ANSWER_WAIT, call).await
+    /// Runs one statement; answers how many rows it changed.
+    pub(super) async fn execute(&mut self, doing: &'static str, query: Statement<'_>) -> Result<usize, BookError> {
+        let done = answer(doing, self.wait, query.execute(&mut self.connection)).await?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    /// Runs one query; `read` takes its rows as they arrive.
+    pub(super) async fn rows<T>(
+        &mut self,
+        doing: &'static str,
+        query: Statement<'_>,
+        read: impl Fn(&PgRow) -> Result<T, BookError>,
+    ) -> Result<Vec<T>, BookError> {
+        let mut rows = query.fetch(&mut self.connection);
+        let mut out = Vec::new();
+        while let Some(row) = answer(doing, self.wait, rows.try_next()).await? {
+            out.push(read(&row)?);
+        }
+        Ok(out)
+    }
 }
 
 fn options(url: &str) -> Result<Box<PgConnectOptions>, BookError> {

@@ -102,16 +102,18 @@ fn an_answered_commit_is_durable_whatever_the_server_defaults_to() {
     let name = database.url().rsplit_once('/').unwrap().1;
     for (default, used) in [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")] {
         database.execute(&format!("ALTER DATABASE {name} SET synchronous_commit = '{default}'"));
-        let found = open(&database).session.transaction(Isolation::Moment, "looking", async |connection| {
-            let query = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(connection);
-            session::within_wait::<String>("looking", query).await
+        let found = open(&database).session.transaction(Isolation::Moment, "looking", async |link| {
+            schema::one::<String>(link, "looking", "SHOW synchronous_commit").await
         });
         assert_eq!(found.unwrap(), used);
     }
 }
 
 #[test]
-fn an_error_never_shows_the_url() {
+fn nothing_shows_the_password() {
+    let database = PgDatabase::migrated();
+    let book = PgTotals::connect(&database.url().replacen('@', ":secret@", 1)).unwrap();
+    assert!(!format!("{book:?}").contains("secret"), "{book:?}");
     for url in
         ["postgres://user:secret@127.0.0.1:1/database", "mysql://user:secret@127.0.0.1/", "postgres://u:secret@[/"]
     {
