@@ -16,9 +16,9 @@ pub struct Envelope {
     pub bytes: Vec<u8>,
 }
 
-/// Gathers the records of one request.
+/// Gathers the records of one request, or of several that are appended together.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(crate) struct Gather {
     partitions: u32,
     open: BTreeMap<u32, Open>,
     /// By number; empty bytes while still open.
@@ -32,7 +32,7 @@ struct Open {
 }
 
 impl Gather {
-    pub(super) fn new(partitions: u32) -> Self {
+    pub(crate) fn new(partitions: u32) -> Self {
         Self { partitions, open: BTreeMap::new(), envelopes: Vec::new() }
     }
 
@@ -60,7 +60,7 @@ impl Gather {
     }
 
     /// All envelopes, by number.
-    pub(super) fn finish(mut self) -> Vec<Envelope> {
+    pub(crate) fn finish(mut self) -> Vec<Envelope> {
         for open in std::mem::take(&mut self.open).into_values() {
             self.seal(open);
         }

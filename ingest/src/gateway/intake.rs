@@ -62,10 +62,26 @@ pub struct Intake {
 /// # Errors
 /// When the request as a whole is refused: then there is nothing to append.
 pub fn read(incoming: &Incoming<'_>, terms: &Terms<'_>) -> Result<Intake, Problem> {
+    let mut gather = Gather::new(terms.partitions);
+    let (sheet, plain_bytes) = read_onto(incoming, terms, &mut gather)?;
+    Ok(Intake { envelopes: gather.finish(), sheet, plain_bytes })
+}
+
+/// Reads one of several requests whose records share envelopes. Gives what became of
+/// each event, and the body's size after inflating in bytes.
+///
+/// # Errors
+/// When the request as a whole is refused. If it is for too many records, some of
+/// them may have been gathered.
+pub(crate) fn read_onto<'t>(
+    incoming: &Incoming<'_>,
+    terms: &'t Terms<'t>,
+    gather: &'t mut Gather,
+) -> Result<(Sheet, usize), Problem> {
     let form = form_of(incoming.headers)?;
     let encoding = encoding_of(incoming.headers)?;
     let plain = inflate(incoming.body, encoding, terms.inflated_bytes_max)?;
-    let mut reader = Reader::new(terms, incoming.door, form);
+    let mut reader = Reader::new(terms, incoming.door, form, gather);
     match form {
         Form::Binary => {
             let event = cloudevent::binary(incoming.headers, &plain);
@@ -79,7 +95,7 @@ pub fn read(incoming: &Incoming<'_>, terms: &Terms<'_>) -> Result<Intake, Proble
             reader.document(text, form)?;
         }
     }
-    Ok(Intake { envelopes: reader.gather.finish(), sheet: reader.sheet, plain_bytes: plain.len() })
+    Ok((reader.sheet, plain.len()))
 }
 
 struct Reader<'t, 'a> {
@@ -89,7 +105,7 @@ struct Reader<'t, 'a> {
     is_always_event: bool,
     hints: Hints<'t>,
     feeder: Feeder<'t>,
-    gather: Gather,
+    gather: &'t mut Gather,
     sheet: Sheet,
     /// Reused for every event, as are the members and records.
     record: Record,
@@ -98,14 +114,14 @@ struct Reader<'t, 'a> {
 }
 
 impl<'t, 'a> Reader<'t, 'a> {
-    fn new(terms: &'t Terms<'t>, door: Door, form: Form) -> Self {
+    fn new(terms: &'t Terms<'t>, door: Door, form: Form, gather: &'t mut Gather) -> Self {
         Self {
             terms,
             door,
             is_always_event: door == Door::OpenMeter || matches!(form, Form::Structured | Form::Batch),
             hints: Hints::new(terms.definitions),
             feeder: Feeder::new(terms.definitions),
-            gather: Gather::new(terms.partitions),
+            gather,
             sheet: Sheet::default(),
             record: empty_record(),
             records: Vec::new(),
@@ -173,12 +189,12 @@ impl<'t, 'a> Reader<'t, 'a> {
             return self.feed(&cloudevent::structured(members)?);
         }
         native::read_record(members, self.terms.definitions, &mut self.hints, &mut self.record)?;
-        gathered(&mut self.gather, std::slice::from_ref(&self.record))
+        gathered(self.gather, std::slice::from_ref(&self.record))
     }
 
     fn feed(&mut self, event: &CloudEvent<'_>) -> Result<Fate, Refusal> {
         self.feeder.feed(event, self.door, &mut self.hints, &mut self.records)?;
-        gathered(&mut self.gather, &self.records)
+        gathered(self.gather, &self.records)
     }
 
     /// Notes what became of the next event.

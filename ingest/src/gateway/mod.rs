@@ -102,7 +102,9 @@ pub use append::Landing;
 pub use counters::GatewayCounters;
 pub use form::Door;
 pub use gather::Envelope;
+pub(crate) use gather::Gather;
 pub use http::router;
+pub(crate) use intake::read_onto;
 pub use intake::{Incoming, Intake, Terms, read};
 pub use options::{
     APPEND_TIMEOUT, BODY_BYTES_MAX, BODY_TIMEOUT, GatewayOptions, INFLATED_BYTES_MAX, RECORDS_MAX,

@@ -1,285 +1,25 @@
-//! The writing half: envelopes go to one idempotent producer, and its delivery
-//! reports answer the appends. One owned thread serves the reports and replaces a
-//! producer that has failed for good. An envelope is answered `Ok` only after all
-//! in-sync replicas have it; one whose fate is unknown is answered `Unavailable`.
+//! The writing half: envelopes of the log's size and partitions go in, and out to the
+//! topic. Takes nothing once the log is closed.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use odometer_schemas::limits::ENVELOPE_BYTES_MAX;
-use odometer_schemas::time::TimeMs;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
-use rdkafka::{Message, Statistics, Timestamp};
-use tokio::sync::oneshot;
 
-use super::client::{KafkaOptions, failed, failed_with, log_error, log_line, native};
-use crate::log::{AppendError, Appended, LogAppender, LogError, PendingAppend};
-
-/// Envelopes that may wait for the brokers: more than a second of full load, so that
-/// a leader election passes unnoticed.
-const QUEUE_ENVELOPES_MAX: &str = "8192";
-/// KiB that they may take: a thousand of the largest envelopes.
-const QUEUE_KIB_MAX: &str = "65536";
-/// How long envelopes gather for one request. Shorter than anyone notices, and long
-/// enough that a busy producer sends a few hundred requests a second, not thousands.
-const LINGER_MS: &str = "3";
-/// After this an append that the brokers have not confirmed is answered
-/// `Unavailable`: longer than a leader election, shorter than clients' patience.
-pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
-const DELIVERY_TIMEOUT_MS: &str = "30000";
-/// What a broker may take for one request until it counts as lost.
-const REQUEST_TIMEOUT_MS: &str = "10000";
-/// How long closing waits: everything has timed out by then.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(35);
-/// How long a broken producer may take to answer what it had.
-const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the thread looks whether the producer has failed or the log was closed.
-const POLL: Duration = Duration::from_millis(20);
-
-const _: () = assert!(CLOSE_TIMEOUT.as_millis() > DELIVERY_TIMEOUT.as_millis());
-
-type Deliveries = BaseProducer<Reports>;
+use super::client::KafkaOptions;
+use super::outbox::{Outbox, OutgoingTime};
+use crate::log::{AppendError, LogAppender, LogError, PendingAppend};
 
 /// The log's writing half.
+#[derive(Debug)]
 pub(super) struct Appender {
-    topic: String,
     partitions: u32,
-    config: ClientConfig,
-    /// `None` once the log is closed.
-    producer: RwLock<Option<Arc<Deliveries>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    shared: Arc<Shared>,
-}
-
-/// How appending is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppenderHealth {
-    /// Whether the thread that serves the answers is there; false after close.
-    pub is_running: bool,
-    /// Whether the newest envelope that was answered has failed.
-    pub is_failing: bool,
-    /// The last failure, kept after recovery.
-    pub last_error: Option<String>,
-    /// Envelopes that failed since the log was opened.
-    pub failures: u64,
-    /// Envelopes that were stored since the log was opened.
-    pub stored: u64,
-    /// Producers that failed for good and were replaced.
-    pub producers_replaced: u64,
-    /// Envelopes that wait for the brokers now.
-    pub queued_envelopes: usize,
-}
-
-/// Tells how appending is doing, for whoever does not own the log.
-#[derive(Clone, Debug)]
-pub struct HealthWatch(Arc<Appender>);
-
-impl HealthWatch {
-    pub(super) fn new(appender: &Arc<Appender>) -> Self {
-        Self(appender.clone())
-    }
-
-    /// How appending is doing now.
-    #[must_use]
-    pub fn health(&self) -> AppenderHealth {
-        self.0.health()
-    }
-}
-
-/// What delivery reports tell everyone else.
-#[derive(Debug, Default)]
-struct Shared {
-    is_failing: AtomicBool,
-    failures: AtomicU64,
-    stored: AtomicU64,
-    producers_replaced: AtomicU64,
-    last_error: Mutex<Option<String>>,
-}
-
-impl Shared {
-    fn note_failure(&self, reason: String) {
-        *locked(&self.last_error) = Some(reason);
-        self.is_failing.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A poisoned lock guards plain values that are whole at any time.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes the delivery reports of one producer.
-struct Reports(Arc<Shared>);
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_line(level, facility, line);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<oneshot::Sender<Result<Appended, AppendError>>>;
-
-    fn delivery(&self, report: &DeliveryResult<'_>, answer_to: Self::DeliveryOpaque) {
-        let answer = match report {
-            Ok(message) => appended(message),
-            Err((error, message)) => Err(refusal(error, message.payload_len())),
-        };
-        match &answer {
-            Ok(_) => {
-                self.0.stored.fetch_add(1, Ordering::Relaxed);
-                self.0.is_failing.store(false, Ordering::Relaxed);
-            }
-            Err(error) => {
-                self.0.failures.fetch_add(1, Ordering::Relaxed);
-                self.0.note_failure(error.to_string());
-            }
-        }
-        // Whoever asked may have gone; the envelope's fate does not depend on it.
-        let _ = answer_to.send(answer);
-    }
-}
-
-fn appended(message: &impl Message) -> Result<Appended, AppendError> {
-    let Ok(offset) = u64::try_from(message.offset()) else {
-        return Err(AppendError::Unavailable("the broker has the envelope, but did not tell its offset".to_owned()));
-    };
-    match message.timestamp() {
-        Timestamp::LogAppendTime(ms) => Ok(Appended { offset, append_time: TimeMs(ms) }),
-        _ => {
-            let reason = "the topic no longer has message.timestamp.type=LogAppendTime".to_owned();
-            Err(AppendError::Unavailable(reason))
-        }
-    }
-}
-
-fn refusal(error: &KafkaError, bytes: usize) -> AppendError {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::QueueFull) => AppendError::Busy,
-        Some(RDKafkaErrorCode::MessageSizeTooLarge) => AppendError::TooLarge { bytes },
-        Some(RDKafkaErrorCode::MessageTimedOut) => {
-            AppendError::Unavailable("the brokers did not confirm the envelope in time".to_owned())
-        }
-        _ => AppendError::Unavailable(error.to_string()),
-    }
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl Appender {
     pub(super) fn open(options: &KafkaOptions, partitions: u32) -> Result<Arc<Self>, LogError> {
-        let defaults = [
-            ("queue.buffering.max.messages", QUEUE_ENVELOPES_MAX),
-            ("queue.buffering.max.kbytes", QUEUE_KIB_MAX),
-            ("linger.ms", LINGER_MS),
-            ("message.timeout.ms", DELIVERY_TIMEOUT_MS),
-            ("request.timeout.ms", REQUEST_TIMEOUT_MS),
-        ];
-        let config = options.config(&defaults, &[("acks", "all"), ("enable.idempotence", "true")])?;
-        let shared = Arc::new(Shared::default());
-        let producer = open_producer(&config, &shared)?;
-        let appender = Arc::new(Self {
-            topic: options.topic.clone(),
-            partitions,
-            config,
-            producer: RwLock::new(Some(Arc::new(producer))),
-            thread: Mutex::new(None),
-            shared,
-        });
-        let serving = appender.clone();
-        let thread = std::thread::Builder::new().name("log appender".to_owned()).spawn(move || serving.serve());
-        let thread = thread.map_err(|source| LogError::Storage {
-            doing: "starting the appender's thread",
-            source: Box::new(source),
-        })?;
-        *locked(&appender.thread) = Some(thread);
-        Ok(appender)
-    }
-
-    fn current(&self) -> Option<Arc<Deliveries>> {
-        self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Runs on the appender's own thread until the log is closed.
-    fn serve(&self) {
-        while let Some(producer) = self.current() {
-            producer.poll(POLL);
-            if let Some((code, reason)) = producer.client().fatal_error() {
-                self.replace(&producer, &format!("{code}: {reason}"));
-            }
-        }
-    }
-
-    /// A producer that has failed for good takes nothing more: what it had is
-    /// answered, and a new one takes its place.
-    fn replace(&self, broken: &Deliveries, reason: &str) {
-        tracing::error!(reason, "the producer failed for good and is replaced");
-        self.shared.note_failure(reason.to_owned());
-        {
-            let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-            // Closing meanwhile drains what there is.
-            if current.is_none() {
-                return;
-            }
-            match open_producer(&self.config, &self.shared) {
-                Ok(producer) => *current = Some(Arc::new(producer)),
-                // The next round tries again; until then appends are answered with the failure.
-                Err(error) => return tracing::error!(%error, "opening a new producer"),
-            }
-        }
-        self.shared.producers_replaced.fetch_add(1, Ordering::Relaxed);
-        purge(broken);
-    }
-
-    pub(super) fn health(&self) -> AppenderHealth {
-        let producer = self.current();
-        let queued = producer.as_ref().map_or(0, |producer| producer.in_flight_count());
-        AppenderHealth {
-            is_running: locked(&self.thread).as_ref().is_some_and(|thread| !thread.is_finished()),
-            is_failing: self.shared.is_failing.load(Ordering::Relaxed),
-            last_error: locked(&self.shared.last_error).clone(),
-            failures: self.shared.failures.load(Ordering::Relaxed),
-            stored: self.shared.stored.load(Ordering::Relaxed),
-            producers_replaced: self.shared.producers_replaced.load(Ordering::Relaxed),
-            queued_envelopes: usize::try_from(queued).unwrap_or(0),
-        }
-    }
-
-    pub(super) fn close(&self) -> Result<(), LogError> {
-        // The lock waits for appends that are just being handed over.
-        let producer = self.producer.write().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = locked(&self.thread).take();
-        let joined = thread.map_or(Ok(()), JoinHandle::join);
-        if let Some(producer) = producer {
-            if let Err(error) = producer.flush(CLOSE_TIMEOUT) {
-                tracing::error!(%error, "envelopes were still under way when the log was closed");
-            }
-            purge(&producer);
-        }
-        joined.map_err(|_| failed_with("closing the appender", "its thread panicked"))
-    }
-}
-
-fn open_producer(config: &ClientConfig, shared: &Arc<Shared>) -> Result<Deliveries, LogError> {
-    config.create_with_context(Reports(shared.clone())).map_err(failed("opening a producer"))
-}
-
-/// Has everything answered that the producer still holds.
-fn purge(producer: &Deliveries) {
-    let started = Instant::now();
-    while producer.in_flight_count() > 0 && started.elapsed() < PURGE_TIMEOUT {
-        producer.purge(PurgeConfig::default().queue().inflight());
-        producer.poll(POLL);
+        let outbox = Outbox::open(options, &[], OutgoingTime::Append)?;
+        Ok(Arc::new(Self { partitions, outbox }))
     }
 }
 
@@ -297,19 +37,6 @@ impl LogAppender for Appender {
         if bytes > ENVELOPE_BYTES_MAX {
             return PendingAppend::ready(Err(AppendError::TooLarge { bytes }));
         }
-        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(producer) = producer.as_ref() else { return PendingAppend::ready(Err(AppendError::Closed)) };
-        let (answer_to, pending) = PendingAppend::channel();
-        let record: BaseRecord<'_, (), [u8], _> = BaseRecord::with_opaque_to(&self.topic, Box::new(answer_to));
-        match producer.send(record.partition(native(partition)).payload(&envelope)) {
-            Ok(()) => pending,
-            Err((error, _)) => PendingAppend::ready(Err(refusal(&error, bytes))),
-        }
-    }
-}
-
-impl fmt::Debug for Appender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Appender").field("topic", &self.topic).field("partitions", &self.partitions).finish()
+        self.outbox.send(partition, None, Some(&envelope), None)
     }
 }

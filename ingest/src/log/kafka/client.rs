@@ -1,6 +1,7 @@
 //! What all Kafka clients of a node share: options in, librdkafka configuration and
 //! errors out. Never opens a connection.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RECONNECT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// How Kafka is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KafkaOptions {
     /// `host:port` of some brokers, separated by commas.
     pub brokers: String,
@@ -36,6 +37,19 @@ pub struct KafkaOptions {
     /// Further librdkafka properties (security, compression, …) for every client.
     /// Properties that a guarantee rests on are refused by name.
     pub properties: Vec<(String, String)>,
+}
+
+impl fmt::Debug for KafkaOptions {
+    /// Shows no value of a property: some are passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.properties.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("KafkaOptions")
+            .field("brokers", &self.brokers)
+            .field("topic", &self.topic)
+            .field("client_id", &self.client_id)
+            .field("properties", &names)
+            .finish()
+    }
 }
 
 /// Properties that guarantees rest on, or that options of our own set.
@@ -220,6 +234,12 @@ mod tests {
         assert_eq!((config.get("linger.ms"), config.get("acks")), (Some("50"), Some("all")));
         let refused = options(&[("acks", "1")]).config(&[], &[]).unwrap_err().to_string();
         assert!(refused.contains("kafka.properties.acks"), "{refused}");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let shown = format!("{:?}", options(&[("sasl.password", "secret")]));
+        assert!(shown.contains("sasl.password") && !shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -4,13 +4,13 @@
 #![expect(unsafe_code, reason = "rdkafka has no safe call for DescribeTopics, which alone tells the topic's id")]
 
 use std::ffi::{CStr, CString, c_char};
-use std::ptr::NonNull;
 
 use rdkafka::ClientContext;
 use rdkafka::bindings as sys;
 use rdkafka::client::Client;
 
-use super::client::{REQUEST_TIMEOUT, failed_with};
+use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed_with};
+use super::guard::Guard;
 use crate::log::LogError;
 
 const DOING: &str = "describing the topic";
@@ -29,41 +29,18 @@ pub(super) struct TopicDescription {
     pub(super) leaderless: u32,
 }
 
-/// A pointer and what gives it back.
-struct Guard<T> {
-    pointer: NonNull<T>,
-    destroy: unsafe extern "C" fn(*mut T),
-}
-
-impl<T> Guard<T> {
-    fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Result<Self, LogError> {
-        let pointer = NonNull::new(pointer).ok_or_else(|| failed_with(DOING, "librdkafka gave no object"))?;
-        Ok(Self { pointer, destroy })
-    }
-
-    fn as_ptr(&self) -> *mut T {
-        self.pointer.as_ptr()
-    }
-}
-
-impl<T> Drop for Guard<T> {
-    fn drop(&mut self) {
-        // SAFETY: the pointer came from the matching constructor and is given back once.
-        unsafe { (self.destroy)(self.pointer.as_ptr()) }
-    }
-}
-
 /// `None` when there is no such topic.
 pub(super) fn describe<C: ClientContext>(
     client: &Client<C>,
-    topic: &str,
+    options: &KafkaOptions,
 ) -> Result<Option<TopicDescription>, LogError> {
-    let event = request(client, topic)?;
+    let event = request(client, &options.topic)?;
     // SAFETY: the event is alive; what is read from it is copied before it goes.
     unsafe {
         let error = sys::rd_kafka_event_error(event.as_ptr());
         if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(failed_with(DOING, text(sys::rd_kafka_event_error_string(event.as_ptr()))));
+            let reason = text(sys::rd_kafka_event_error_string(event.as_ptr()));
+            return Err(failed_with(DOING, format!("the brokers at {} do not answer: {reason}", options.brokers)));
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event.as_ptr());
         if result.is_null() {
@@ -86,11 +63,13 @@ fn request<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Guard<sy
     // SAFETY: the client outlives this call; names, options and queue live until the
     // answer is there, and librdkafka copies what it keeps.
     unsafe {
-        let queue = Guard::new(sys::rd_kafka_queue_new(rk), sys::rd_kafka_queue_destroy)?;
+        let missing = || failed_with(DOING, "librdkafka gave no object");
+        let queue = Guard::new(sys::rd_kafka_queue_new(rk), sys::rd_kafka_queue_destroy).ok_or_else(missing)?;
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        let topics = Guard::new(topics, sys::rd_kafka_TopicCollection_destroy)?;
+        let topics = Guard::new(topics, sys::rd_kafka_TopicCollection_destroy).ok_or_else(missing)?;
         let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        let options = Guard::new(sys::rd_kafka_AdminOptions_new(rk, kind), sys::rd_kafka_AdminOptions_destroy)?;
+        let options = sys::rd_kafka_AdminOptions_new(rk, kind);
+        let options = Guard::new(options, sys::rd_kafka_AdminOptions_destroy).ok_or_else(missing)?;
         let mut reason: [c_char; ERROR_BYTES] = [0; ERROR_BYTES];
         let set = sys::rd_kafka_AdminOptions_set_request_timeout(
             options.as_ptr(),
@@ -104,10 +83,7 @@ fn request<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Guard<sy
         sys::rd_kafka_DescribeTopics(rk, topics.as_ptr(), options.as_ptr(), queue.as_ptr());
         // librdkafka answers within its own time-out; the longer wait here is a backstop.
         let event = sys::rd_kafka_queue_poll(queue.as_ptr(), timeout_ms.saturating_mul(2));
-        if event.is_null() {
-            return Err(failed_with(DOING, "no answer came"));
-        }
-        Guard::new(event, sys::rd_kafka_event_destroy)
+        Guard::new(event, sys::rd_kafka_event_destroy).ok_or_else(|| failed_with(DOING, "no answer came"))
     }
 }
 

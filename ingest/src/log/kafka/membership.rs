@@ -4,20 +4,17 @@
 //! back when its owner has drained it and says so. What makes a former owner
 //! harmless is not the group but the epoch in the totals book.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{
-    KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, log_error, log_line, millis, mismatch, native,
-};
+use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, mismatch, native};
+use super::closing::Closing;
+use super::commit::commit_within;
+use super::rebalances::{Rebalance, Rebalances};
 use crate::log::LogError;
 
 /// After this without a heartbeat the group goes on without a member. The shortest
@@ -28,6 +25,9 @@ pub const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(6);
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// How often a member asks for rebalances. Bounds how late a revocation is noticed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long a proof may take. Shorter than the drain time-out, so that asking for one
+/// does not cost the membership.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a group is joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub enum GroupEvent {
 
 /// One member of a consumer group. Dropping it leaves the group without draining.
 pub struct Membership {
-    consumer: BaseConsumer<Rebalances>,
+    consumer: Closing<Rebalances>,
     topic: String,
     partitions: u32,
     owned: BTreeSet<u32>,
@@ -71,55 +71,6 @@ pub struct Membership {
     draining: Option<Vec<u32>>,
     /// What to commit for owned partitions.
     hints: BTreeMap<u32, u64>,
-}
-
-/// Collects rebalances for [`Membership::poll`], outside of the client's callback.
-#[derive(Default)]
-struct Rebalances {
-    queue: Mutex<VecDeque<Rebalance>>,
-    /// Nobody will answer any more: give everything back at once.
-    is_leaving: AtomicBool,
-}
-
-enum Rebalance {
-    Assign(Vec<i32>),
-    Revoke { partitions: Vec<i32>, is_lost: bool },
-}
-
-impl Rebalances {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Rebalance>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Rebalances {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_line(level, facility, line);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Rebalances {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        if self.is_leaving.load(Ordering::SeqCst) {
-            if let Err(error) = consumer.incremental_unassign(list) {
-                tracing::debug!(%error, "giving partitions back while leaving the group");
-            }
-            return;
-        }
-        let partitions = list.elements().iter().map(|element| element.partition()).collect();
-        let rebalance = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            Rebalance::Assign(partitions)
-        } else {
-            Rebalance::Revoke { partitions, is_lost: consumer.assignment_lost() }
-        };
-        self.queue().push_back(rebalance);
-    }
 }
 
 impl Membership {
@@ -153,7 +104,7 @@ impl Membership {
             config.create_with_context(Rebalances::default()).map_err(failed("opening a consumer"))?;
         consumer.subscribe(&[&options.topic]).map_err(failed("joining the group"))?;
         Ok(Self {
-            consumer,
+            consumer: Closing::new(consumer),
             topic: options.topic.clone(),
             partitions,
             owned: BTreeSet::new(),
@@ -192,7 +143,7 @@ impl Membership {
     fn take_rebalances(&mut self) -> Result<Vec<GroupEvent>, LogError> {
         let mut events = Vec::new();
         loop {
-            let Some(rebalance) = self.consumer.context().queue().pop_front() else { return Ok(events) };
+            let Some(rebalance) = self.consumer.context().pop() else { return Ok(events) };
             events.extend(self.take(rebalance)?);
         }
     }
@@ -208,7 +159,8 @@ impl Membership {
                 Ok((!partitions.is_empty()).then_some(GroupEvent::Assigned(partitions)))
             }
             Rebalance::Revoke { partitions, is_lost } => {
-                let partitions = self.checked(&partitions)?;
+                let mut partitions: Vec<u32> = partitions.into_iter().filter_map(|p| u32::try_from(p).ok()).collect();
+                partitions.sort_unstable();
                 if is_lost || partitions.is_empty() {
                     // What was being drained is lost with the rest.
                     self.draining = None;
@@ -266,11 +218,11 @@ impl Membership {
             self.recall_hint()?;
         }
         let mut list = TopicPartitionList::new();
-        for (partition, offset) in &self.hints {
-            let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
+        for (partition, next_offset) in &self.hints {
+            let offset = Offset::Offset(i64::try_from(*next_offset).unwrap_or(i64::MAX));
             list.add_partition_offset(&self.topic, native(*partition), offset).map_err(failed(DOING))?;
         }
-        match self.consumer.commit(&list, CommitMode::Sync) {
+        match commit_within(&self.consumer, &list, PROOF_TIMEOUT) {
             // A member that was just thrown out commits like a stranger, which an empty
             // group allows; hence the second look.
             Ok(()) => Ok(!self.is_lost()),
@@ -299,9 +251,7 @@ impl Membership {
     }
 
     fn is_lost(&self) -> bool {
-        let is_queued =
-            self.consumer.context().queue().iter().any(|r| matches!(r, Rebalance::Revoke { is_lost: true, .. }));
-        is_queued || self.consumer.assignment_lost()
+        self.consumer.context().has_loss() || self.consumer.assignment_lost()
     }
 
     /// Leaves the group in order: its partitions go to others at once. What was not
@@ -340,21 +290,11 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.consumer.context().is_leaving.store(true, Ordering::SeqCst);
         // The client waits for an answer to every rebalance before it leaves.
         if let Err(error) = self.release() {
             tracing::debug!(%error, "giving partitions back while leaving the group");
         }
-        loop {
-            let Some(rebalance) = self.consumer.context().queue().pop_front() else { return };
-            let answered = match &rebalance {
-                Rebalance::Assign(partitions) => self.consumer.incremental_assign(&self.list(partitions)),
-                Rebalance::Revoke { partitions, .. } => self.consumer.incremental_unassign(&self.list(partitions)),
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "giving partitions back while leaving the group");
-            }
-        }
+        Rebalances::leave(&self.consumer, &self.topic);
     }
 }
 
@@ -389,5 +329,75 @@ fn check_trouble(error: KafkaError) -> Result<(), LogError> {
         // Nothing is read here, so a lost place is no loss.
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Ok(()),
         _ => Err(failed("taking part in the group")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+
+    use super::*;
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("usage", 2, 1).unwrap();
+        cluster
+    }
+
+    fn options(cluster: &MockCluster<'_, DefaultProducerContext>) -> KafkaOptions {
+        KafkaOptions {
+            brokers: cluster.bootstrap_servers(),
+            topic: "usage".to_owned(),
+            client_id: "test".to_owned(),
+            properties: Vec::new(),
+        }
+    }
+
+    fn owner(cluster: &MockCluster<'_, DefaultProducerContext>) -> Membership {
+        let options = options(cluster);
+        let mut member = Membership::join(&options, 2, &GroupOptions::new("owners")).unwrap();
+        while member.owned().len() < 2 {
+            member.poll(Duration::from_millis(100)).unwrap();
+        }
+        member
+    }
+
+    #[test]
+    fn a_coordinator_that_is_away_proves_nothing_and_holds_up_nobody() {
+        let cluster = cluster();
+        let mut member = owner(&cluster);
+        assert!(member.prove().unwrap());
+        cluster.broker_down(1).unwrap();
+        assert!(!member.prove().is_ok_and(|is_known| is_known));
+        member.poll(Duration::from_millis(10)).unwrap();
+        member.leave();
+    }
+
+    #[test]
+    fn leaving_waits_for_no_owner() {
+        let cluster = cluster();
+        let mut one = owner(&cluster);
+        let options = options(&cluster);
+        let mut two = Membership::join(&options, 2, &GroupOptions::new("owners")).unwrap();
+        // The first is asked for a partition, and leaves instead of giving it back.
+        while one.poll(Duration::from_millis(50)).unwrap().is_empty() {
+            two.poll(Duration::from_millis(50)).unwrap();
+        }
+        one.leave();
+        while two.owned().len() < 2 {
+            two.poll(Duration::from_millis(100)).unwrap();
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_themselves_are_named() {
+        let cluster = cluster();
+        let options = options(&cluster);
+        let short = GroupOptions { drain_timeout: Duration::from_secs(1), ..GroupOptions::new("owners") };
+        for (group, named) in [(short, "drain time-out"), (GroupOptions::new(""), "kafka.group")] {
+            let refused = Membership::join(&options, 2, &group).unwrap_err().to_string();
+            assert!(refused.contains(named), "{refused}");
+        }
     }
 }

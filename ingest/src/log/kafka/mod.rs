@@ -5,17 +5,22 @@
 
 mod appender;
 pub(crate) mod client;
+pub(crate) mod closing;
+pub(crate) mod commit;
 mod describe;
+mod guard;
 mod membership;
+pub(crate) mod outbox;
 mod reader;
+pub(crate) mod rebalances;
 mod slot;
-mod topic;
+pub(crate) mod topic;
 
 use std::sync::Arc;
 
-pub use appender::{AppenderHealth, DELIVERY_TIMEOUT, HealthWatch};
 pub use client::KafkaOptions;
 pub use membership::{DRAIN_TIMEOUT_DEFAULT, GroupEvent, GroupOptions, Membership, SESSION_TIMEOUT_DEFAULT};
+pub use outbox::{AppenderHealth, DELIVERY_TIMEOUT, HealthWatch};
 pub use reader::KafkaReader;
 pub use topic::TopicOptions;
 
@@ -40,7 +45,7 @@ impl KafkaLog {
     /// [`LogError::Mismatch`] when it is there with another partition count,
     /// [`LogError::Storage`] when the brokers cannot be asked or refuse.
     pub fn create_topic(options: &KafkaOptions, topic: &TopicOptions) -> Result<bool, LogError> {
-        topic::create(options, topic)
+        topic::create(options, topic, &topic::LOG_CONFIG)
     }
 
     /// Opens the log in the topic that `options` names.
@@ -92,13 +97,13 @@ impl KafkaLog {
     /// How appending is doing.
     #[must_use]
     pub fn health(&self) -> AppenderHealth {
-        self.appender.health()
+        self.appender.outbox.health()
     }
 
     /// Tells the same to whoever does not own the log.
     #[must_use]
     pub fn health_watch(&self) -> HealthWatch {
-        HealthWatch::new(&self.appender)
+        HealthWatch::new(&self.appender.outbox)
     }
 
     /// Takes nothing more, and returns once everything taken has been answered: at
@@ -107,13 +112,13 @@ impl KafkaLog {
     /// # Errors
     /// When the appender's thread has panicked.
     pub fn close(self) -> Result<(), LogError> {
-        self.appender.close()
+        self.appender.outbox.close()
     }
 }
 
 impl Drop for KafkaLog {
     fn drop(&mut self) {
-        if let Err(error) = self.appender.close() {
+        if let Err(error) = self.appender.outbox.close() {
             tracing::error!(%error, "closing the log");
         }
     }

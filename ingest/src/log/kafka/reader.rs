@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use odometer_schemas::log::LogEntry;
 use odometer_schemas::time::TimeMs;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 
 use super::client::{KafkaOptions, Quiet, REQUEST_TIMEOUT, failed, failed_with, is_passing, mismatch, native};
+use super::closing::Closing;
 use super::slot::Slot;
 use crate::log::{Bounds, LogError, LogReader};
 
@@ -40,7 +41,7 @@ const READING: &str = "reading envelopes";
 /// Reads the log by position. At the end of a partition it reads nothing, also while
 /// no broker answers; [`LogReader::bounds`] tells the difference.
 pub struct KafkaReader {
-    consumer: BaseConsumer<Quiet>,
+    consumer: Closing<Quiet>,
     topic: String,
     slots: Vec<Slot>,
     /// Whether entries came since the last wait.
@@ -70,7 +71,13 @@ impl KafkaReader {
         let config = options.config(&defaults, &fixed)?;
         let consumer = config.create_with_context(Quiet).map_err(failed("opening a consumer"))?;
         let slots = (0..partitions).map(|_| Slot::default()).collect();
-        Ok(Self { consumer, topic: options.topic.clone(), slots, has_news: false, trouble: None })
+        Ok(Self {
+            consumer: Closing::new(consumer),
+            topic: options.topic.clone(),
+            slots,
+            has_news: false,
+            trouble: None,
+        })
     }
 
     fn slot(&mut self, partition: u32) -> &mut Slot {

@@ -38,26 +38,36 @@ pub struct TopicOptions {
     pub retention: Option<Duration>,
 }
 
-/// Creates the topic; `false` when it was there already, with as many partitions.
-pub(super) fn create(options: &KafkaOptions, topic: &TopicOptions) -> Result<bool, LogError> {
+/// What the log's topic needs besides what [`TopicOptions`] say.
+pub(super) const LOG_CONFIG: [(&str, &str); 1] = [("message.timestamp.type", "LogAppendTime")];
+
+/// Creates a topic that keeps everything for its retention; `false` when it was there
+/// already, with as many partitions.
+pub(crate) fn create(options: &KafkaOptions, topic: &TopicOptions, config: &[(&str, &str)]) -> Result<bool, LogError> {
     let TopicOptions { partitions, replication, .. } = *topic;
     if !(1..=PARTITIONS_MAX).contains(&partitions) {
         return Err(mismatch(format!("cannot have {partitions} partitions; 1 to {PARTITIONS_MAX} are allowed")));
     }
+    let name = &options.topic;
     let admin = options.admin()?;
-    let created = send_create(&admin, &options.topic, topic)?;
-    let found = await_leaders(&admin, &options.topic)?;
+    let created = send_create(&admin, name, topic, config)?;
+    let found = await_leaders(&admin, options)?;
     if found.partitions != partitions {
-        let (name, found) = (&options.topic, found.partitions);
+        let found = found.partitions;
         return Err(mismatch(format!("has {found} partitions in topic {name}, but {partitions} were asked for")));
     }
     if created {
-        tracing::info!(topic = options.topic, partitions, replication, "created the log's topic");
+        tracing::info!(topic = name, partitions, replication, "created a topic");
     }
     Ok(created)
 }
 
-fn send_create(admin: &AdminClient<DefaultClientContext>, name: &str, topic: &TopicOptions) -> Result<bool, LogError> {
+fn send_create(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+    topic: &TopicOptions,
+    config: &[(&str, &str)],
+) -> Result<bool, LogError> {
     const DOING: &str = "creating the topic";
     let retention = topic.retention.map_or_else(|| "-1".to_owned(), |keep| keep.as_millis().to_string());
     let min_insync = if topic.replication >= REPLICATION_SAFE { "2" } else { "1" };
@@ -65,12 +75,12 @@ fn send_create(admin: &AdminClient<DefaultClientContext>, name: &str, topic: &To
         return Err(mismatch(format!("cannot have {} replicas", topic.replication)));
     };
     let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
-        .set("message.timestamp.type", "LogAppendTime")
         .set("cleanup.policy", "delete")
         .set("retention.ms", &retention)
         .set("retention.bytes", "-1")
         .set("min.insync.replicas", min_insync)
         .set("unclean.leader.election.enable", "false");
+    let new = config.iter().fold(new, |new, (key, value)| new.set(key, value));
     let results = block_on(admin.create_topics([&new], &admin_options())).map_err(failed(DOING))?;
     match results.into_iter().next() {
         Some(Ok(_)) => Ok(true),
@@ -80,11 +90,26 @@ fn send_create(admin: &AdminClient<DefaultClientContext>, name: &str, topic: &To
     }
 }
 
+/// How many partitions a topic has.
+pub(crate) fn partitions_of(options: &KafkaOptions) -> Result<u32, LogError> {
+    Ok(found(options, &options.admin()?)?.partitions)
+}
+
+fn found(options: &KafkaOptions, admin: &AdminClient<DefaultClientContext>) -> Result<TopicDescription, LogError> {
+    describe(admin.inner(), options)?.ok_or_else(|| {
+        let KafkaOptions { topic, brokers, .. } = options;
+        mismatch(format!("has no topic {topic} at {brokers}; create it with `odometer migrate`"))
+    })
+}
+
 /// Waits until all of a new topic's partitions can be written.
-fn await_leaders(admin: &AdminClient<DefaultClientContext>, name: &str) -> Result<TopicDescription, LogError> {
+fn await_leaders(
+    admin: &AdminClient<DefaultClientContext>,
+    options: &KafkaOptions,
+) -> Result<TopicDescription, LogError> {
     let started = Instant::now();
     loop {
-        let reason = match describe(admin.inner(), name)? {
+        let reason = match describe(admin.inner(), options)? {
             Some(found) if found.leaderless == 0 => return Ok(found),
             Some(found) => format!("{} of {} partitions have no leader", found.leaderless, found.partitions),
             None => "the topic is not there".to_owned(),
@@ -100,9 +125,7 @@ fn await_leaders(admin: &AdminClient<DefaultClientContext>, name: &str) -> Resul
 pub(super) fn check(options: &KafkaOptions) -> Result<TopicDescription, LogError> {
     let admin = options.admin()?;
     let name = &options.topic;
-    let found = describe(admin.inner(), name)?.ok_or_else(|| {
-        mismatch(format!("has no topic {name} at {}; create it with `odometer migrate`", options.brokers))
-    })?;
+    let found = found(options, &admin)?;
     if found.partitions > PARTITIONS_MAX {
         return Err(mismatch(format!(
             "has {} partitions in topic {name}; at most {PARTITIONS_MAX} are allowed",

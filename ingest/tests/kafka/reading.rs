@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use odometer_ingest::log::kafka::KafkaLog;
 use odometer_ingest::log::{AppendError, LogReader};
 use odometer_schemas::limits::ENVELOPE_BYTES_MAX;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::support::{Fresh, read_count};
+use crate::support::{Fresh, PATIENCE, brokers, read_count};
 
 /// Appends without waiting for each, and waits for all.
 fn append_many(fresh: &Fresh, partition: u32, count: u64, bytes: usize) {
@@ -91,15 +94,42 @@ fn the_largest_envelope_fits_and_answers_carry_the_brokers_time() {
 }
 
 #[test]
-fn a_log_without_brokers_answers_instead_of_hanging() {
+fn what_a_transaction_leaves_behind_is_a_gap_and_no_end() {
     let fresh = Fresh::new(1);
-    let mut options = fresh.options.clone();
-    options.properties = vec![("message.timeout.ms".to_owned(), "1000".to_owned())];
-    let log = odometer_ingest::log::kafka::KafkaLog::open(&options).expect("it opens");
-    let watch = log.health_watch();
-    // Nobody leads this partition, because it does not exist for the brokers.
-    let refused = log.appender().append(1, vec![1]).wait_blocking();
-    assert!(matches!(refused, Err(AppendError::Refused(_))));
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .set("transactional.id", &fresh.options.topic)
+        .create()
+        .expect("a producer");
+    producer.init_transactions(PATIENCE).expect("transactions");
+    let send = |text: &str| {
+        let record: BaseRecord<'_, str, str> = BaseRecord::to(&fresh.options.topic).partition(0).payload(text);
+        producer.begin_transaction().expect("it begins");
+        producer.send(record).map_err(|(error, _)| error).expect("room");
+        producer.flush(PATIENCE).expect("flushed");
+    };
+    send("kept");
+    producer.commit_transaction(PATIENCE).expect("it commits");
+    send("dropped");
+    producer.abort_transaction(PATIENCE).expect("it aborts");
+    let mut reader = fresh.log.reader().expect("a reader");
+    assert_eq!(read_count(&mut reader, 0, 0, 1)[0].bytes, b"kept");
+    // Behind it stand only a marker, what was aborted, and another marker.
+    for from in [1, 2, 3, 4] {
+        assert_eq!(reader.read(0, from, 100).expect("readable"), [], "from {from}");
+    }
+    let offset = fresh.append(0, b"next").offset;
+    let next = read_count(&mut reader, 0, 1, 1);
+    assert_eq!((next[0].offset, next[0].bytes.as_slice()), (offset, b"next".as_slice()));
+}
+
+#[test]
+fn a_closed_log_is_seen_to_be_closed() {
+    let fresh = Fresh::new(1);
+    let log = KafkaLog::open(&fresh.options).expect("it opens");
+    let (watch, appender) = (log.health_watch(), log.appender());
+    assert!(watch.health().is_running);
     log.close().expect("it closes");
     assert!(!watch.health().is_running);
+    assert_eq!(appender.append(0, vec![1]).wait_blocking(), Err(AppendError::Closed));
 }

@@ -1,7 +1,7 @@
 //! What is checked before a topic is used as a log.
 
 use odometer_ingest::log::LogError;
-use odometer_ingest::log::kafka::KafkaLog;
+use odometer_ingest::log::kafka::{KafkaLog, KafkaOptions};
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
 use crate::support::{Fresh, admin, block_on, delete_topic, new_options, topic_options};
@@ -42,6 +42,16 @@ fn a_topic_that_is_not_there_is_named() {
     let options = new_options();
     let refused = KafkaLog::open(&options).expect_err("there is no such topic").to_string();
     assert!(refused.contains(&options.topic), "{refused}");
+}
+
+#[test]
+fn brokers_that_are_away_are_named() {
+    // Nobody listens on the discard port.
+    let options = KafkaOptions { brokers: "127.0.0.1:9".to_owned(), ..new_options() };
+    let refused = KafkaLog::open(&options).expect_err("nobody answers");
+    assert!(refused.is_retryable(), "{refused:?}");
+    let source = std::error::Error::source(&refused).expect("a reason").to_string();
+    assert!(source.contains("127.0.0.1:9"), "{source}");
 }
 
 #[test]
