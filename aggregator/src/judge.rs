@@ -38,7 +38,7 @@ pub(crate) struct Scratch {
 #[derive(Clone, Copy, Debug)]
 struct Scope {
     hash: ScopeHash,
-    series: Result<(SeriesId, Aggregation), RejectReason>,
+    series: Result<SeriesId, RejectReason>,
 }
 
 /// A record with its hashes, and what judging needs of it close together.
@@ -107,10 +107,6 @@ impl Bench<'_> {
                     self.open_series(key(scope), usage.strings()[scope.tenant], usage.strings()[scope.meter], place)
                 }
             };
-            let series = series.and_then(|series| {
-                let aggregation = self.totals.active(series).ok_or(RejectReason::UnknownMeter)?;
-                Ok((series, aggregation))
-            });
             scopes.push(Scope { hash, series });
         }
     }
@@ -135,7 +131,7 @@ impl Bench<'_> {
     fn prefetch(&self, index: usize, scratch: &Scratch) {
         if let Some(hashed) = scratch.hashed.get(index) {
             self.ids.prefetch(hashed.fingerprint);
-            if let Ok((series, _)) = scratch.scopes[hashed.scope as usize].series {
+            if let Ok(series) = scratch.scopes[hashed.scope as usize].series {
                 self.totals.prefetch_cell(series, hashed.time);
             }
         }
@@ -171,7 +167,8 @@ impl Bench<'_> {
     /// The rules that a record breaks whatever was seen before.
     #[inline]
     fn check(&self, one: &One<'_, '_>, scope: Scope) -> Result<(SeriesId, Observation), RejectReason> {
-        let (series, aggregation) = scope.series?;
+        let series = scope.series?;
+        let aggregation = self.totals.active(series).ok_or(RejectReason::UnknownMeter)?;
         let time = one.hashed.time;
         time.checked().map_err(|_| RejectReason::TimeOutOfRange)?;
         if time.0 > one.time_ms_max {

@@ -2,12 +2,13 @@
 //! rows, and the proof over all of it.
 //!
 //! `cargo run --release -p odometer-sink --example book_throughput -- [ROWS] [DIR]`
-//! prints rows per second of wall time, and of the thread's own CPU time so that a busy
+//! measures SQLite in DIR; with `clickhouse` for DIR the raw book is a database of its
+//! own on the server that ODOMETER_TEST_CLICKHOUSE names. It prints rows per second of wall time, and of the thread's own CPU time so that a busy
 //! machine shows. Writing is shown by quarters, so that a slowdown as the table grows
 //! does.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use odometer_schemas::accumulator::{Accumulator, Observation};
@@ -23,7 +24,7 @@ use odometer_schemas::quantity::Quantity;
 use odometer_schemas::record::{IdRef, Record};
 use odometer_schemas::row::{RawRow, dimensions_hash};
 use odometer_schemas::time::TimeMs;
-use odometer_sink::raw::{RawBatch, RawBook, RawGatherer, SqliteRaw};
+use odometer_sink::raw::{ClickHouseOptions, ClickHouseRaw, RawBatch, RawBook, RawGatherer, SqliteRaw, TableOptions};
 use odometer_sink::totals::{Claim, Installation, OwnedCommit, SqliteTotals, TotalsBook};
 use odometer_sink::verify::{Attendant, VerifyScope, verify};
 
@@ -37,12 +38,32 @@ const HASHER: Hasher = Hasher::new(7);
 fn main() {
     let mut args = std::env::args().skip(1);
     let rows: u64 = args.next().map_or(4_000_000, |text| text.parse().expect("a number of rows"));
-    let keep = args.next().map(PathBuf::from);
+    let keep = args.next();
     let temporary = tempfile::tempdir().expect("a temporary directory");
-    let directory = keep.as_deref().unwrap_or(temporary.path());
+    if keep.as_deref() == Some("clickhouse") {
+        let options = clickhouse_database();
+        let mut book = ClickHouseRaw::connect(&options).expect("a raw book");
+        let counted = raw(&mut book, rows / RECORDS_PER_ENVELOPE);
+        proof(temporary.path(), &mut book, &counted);
+        println!("DROP DATABASE {} when you are done with it", options.database);
+        return;
+    }
+    let directory = keep.as_deref().map_or(temporary.path(), Path::new);
     totals(directory);
-    let counted = raw(directory, rows / RECORDS_PER_ENVELOPE);
-    proof(directory, &counted);
+    let path = directory.join("raw.sqlite");
+    let counted = raw(&mut SqliteRaw::open(&path).expect("a raw book"), rows / RECORDS_PER_ENVELOPE);
+    proof(directory, &mut SqliteRaw::open_read_only(&path).expect("a raw book"), &counted);
+}
+
+fn clickhouse_database() -> ClickHouseOptions {
+    let options = ClickHouseOptions {
+        url: std::env::var("ODOMETER_TEST_CLICKHOUSE").expect("ODOMETER_TEST_CLICKHOUSE is set"),
+        database: format!("odometer_book_throughput_{}", std::process::id()),
+        user: "default".to_owned(),
+        password: String::new(),
+    };
+    ClickHouseRaw::migrate(&options, &TableOptions::default()).expect("tables");
+    options
 }
 
 /// Wall time and the thread's CPU time, added up over several stretches.
@@ -119,8 +140,7 @@ fn total(tenant: &str, meter: &str) -> TotalRow {
 }
 
 /// Gathers and writes; what a totals book would have counted.
-fn raw(directory: &Path, envelopes: u64) -> Counted {
-    let mut book = SqliteRaw::open(&directory.join("raw.sqlite")).expect("a raw book");
+fn raw(book: &mut dyn RawBook, envelopes: u64) -> Counted {
     let mut gatherer = RawGatherer::new(HASHER);
     for partition in 0..PARTITIONS {
         gatherer.open(partition, 0, Some(Definitions::built_in()));
@@ -133,7 +153,7 @@ fn raw(directory: &Path, envelopes: u64) -> Counted {
         gather.time(|| gatherer.feed(&entry, None).expect("a good envelope"));
         if gatherer.is_full() || number + 1 == envelopes {
             let batch = gather.time(|| gatherer.take().expect("a good batch").expect("rows were fed"));
-            write.time(|| book.write(&batch).expect("the batch can be written"));
+            write.time(|| write_all(book, &batch));
             written += batch.len() as u64;
             counted.add(&batch);
         }
@@ -146,14 +166,21 @@ fn raw(directory: &Path, envelopes: u64) -> Counted {
     counted
 }
 
-fn proof(directory: &Path, counted: &Counted) {
+/// Goes on while the book may come back.
+fn write_all(book: &mut dyn RawBook, batch: &RawBatch) {
+    while let Err(error) = book.write(batch) {
+        assert!(error.is_retryable(), "{error}");
+        println!("{error}; once more");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn proof(directory: &Path, raw: &mut dyn RawBook, counted: &Counted) {
     let mut totals = open_totals(&directory.join("totals.sqlite"));
     counted.commit(&mut totals);
-    let mut raw = SqliteRaw::open_read_only(&directory.join("raw.sqlite")).expect("a raw book");
     let mut attendant = Attendant { progress: &mut |_| {}, wait: &mut |_| false };
     let mut clock = Clock::default();
-    let report =
-        clock.time(|| verify(&mut totals, &mut raw, &VerifyScope::default(), &mut attendant)).expect("a report");
+    let report = clock.time(|| verify(&mut totals, raw, &VerifyScope::default(), &mut attendant)).expect("a report");
     assert_eq!(report.exit_code(), 0, "{report:?}");
     println!("proof: {}", clock.rates(counted.rows));
 }
@@ -246,7 +273,7 @@ fn entry(number: u64, tenants: &[Vec<String>]) -> LogEntry {
     LogEntry {
         partition: u32::try_from(partition).expect("a small number"),
         offset: number / u64::from(PARTITIONS),
-        append_time: TimeMs(1_700_000_000_000),
+        append_time: TimeMs(1_700_000_000_000 + i64::try_from(number).expect("a small number")),
         bytes: builder.seal(origin),
     }
 }

@@ -48,7 +48,7 @@ impl Bucket {
     #[inline]
     pub(crate) fn prefetch(&self, entry: &Entry, placement: u64) {
         match &self.shards[shard_of(entry)] {
-            Shard::Hot(table) => table.prefetch(entry.low, placement),
+            Shard::Hot(table) => table.prefetch(entry, placement),
             Shard::Frozen(run) => run.prefetch(entry.low),
         }
     }

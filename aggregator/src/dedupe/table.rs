@@ -1,14 +1,15 @@
-//! The open-addressing table of a bucket's newest ids: fingerprint and content tag,
-//! linear probing, one cache line for most lookups.
+//! The open-addressing table of a bucket's newest ids: small slots that are probed, and
+//! the entries that they point to in order of arrival.
 //!
-//! An entry's home is the top of its mixed fingerprint, so doubling the table keeps
-//! the order of entries: growing reads and writes memory in sequence.
+//! A new id, which nearly every id is, touches one cache line of slots and the end of
+//! the entries; only a duplicate reads an old entry. A slot's home is the top of its
+//! mixed fingerprint, so doubling the slots keeps their order: growing reads and writes
+//! memory in sequence, and never moves an entry.
 
 use crate::prefetch::prefetch;
 
-/// A remembered id. Two fit into a cache line and none lies across two.
+/// A remembered id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[repr(C, align(32))]
 pub(crate) struct Entry {
     /// High half of the fingerprint; orders runs together with `low`.
     pub(crate) high: u64,
@@ -21,46 +22,79 @@ pub(crate) struct Entry {
 impl Entry {
     #[expect(clippy::cast_possible_truncation, reason = "the fingerprint is split into halves")]
     pub(crate) fn new(fingerprint: u128, tag: u64) -> Self {
-        let entry = Self { high: (fingerprint >> 64) as u64, low: fingerprint as u64, tag };
-        // All zeros marks an empty slot; one fingerprint in 2^128 shares a neighbour's.
-        if fingerprint == 0 { Self { low: 1, ..entry } } else { entry }
+        Self { high: (fingerprint >> 64) as u64, low: fingerprint as u64, tag }
     }
 
     pub(crate) fn fingerprint(&self) -> u128 {
         (u128::from(self.high) << 64) | u128::from(self.low)
     }
 
-    fn is_empty(&self) -> bool {
-        self.high == 0 && self.low == 0
-    }
-
     fn same_key(&self, other: &Self) -> bool {
         self.high == other.high && self.low == other.low
     }
+
+    /// Its place among all. The placement seed is not known to callers, so that no
+    /// choice of ids can crowd one place; it changes no verdict.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the high half of a product is kept")]
+    fn mix(&self, placement: u64) -> Mix {
+        Mix(((self.low ^ placement).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32)
+    }
 }
 
-/// Smallest capacity; a fresh bucket has one such table per shard.
+/// The top half of a mixed fingerprint: where probing starts, and what tells most
+/// neighbours apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mix(u32);
+
+/// A mix and the number of its entry plus one; zero when empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot(u64);
+
+const EMPTY: Slot = Slot(0);
+
+impl Slot {
+    fn new(mix: Mix, entry: usize) -> Self {
+        // Ids are bounded far below: one entry takes 24 bytes.
+        let number = u32::try_from(entry + 1).expect("a shard holds fewer than 2^32 ids");
+        Self((u64::from(mix.0) << 32) | u64::from(number))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a slot is two halves")]
+    fn mix(self) -> Mix {
+        Mix((self.0 >> 32) as u32)
+    }
+
+    /// Meaningless for an empty slot.
+    #[expect(clippy::cast_possible_truncation, reason = "a slot is two halves")]
+    fn entry(self) -> usize {
+        (self.0 as u32).wrapping_sub(1) as usize
+    }
+}
+
+/// Smallest number of slots; a fresh bucket has one such table per shard.
 const CAPACITY_MIN: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Table {
-    slots: Box<[Entry]>,
-    len: usize,
-    /// Bits of a mixed fingerprint that the capacity does not need.
+    slots: Vec<Slot>,
+    entries: Entries,
+    /// Bits of a mix that the number of slots does not need.
     shift: u32,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
-        Self { slots: Box::default(), len: 0, shift: u64::BITS - 1 }
+        Self { slots: Vec::new(), entries: Entries::default(), shift: u32::BITS - 1 }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.entries.len()
     }
 
-    pub(crate) fn prefetch(&self, low: u64, placement: u64) {
-        prefetch(&self.slots, self.home(low, placement));
+    #[inline]
+    pub(crate) fn prefetch(&self, entry: &Entry, placement: u64) {
+        prefetch(&self.slots, self.home(entry.mix(placement)));
     }
 
     /// The tag remembered with the entry's fingerprint.
@@ -69,8 +103,7 @@ impl Table {
         if self.slots.is_empty() {
             return None;
         }
-        let slot = &self.slots[self.probe(entry, placement)];
-        (!slot.is_empty()).then_some(slot.tag)
+        self.probe(entry, entry.mix(placement)).ok()
     }
 
     /// The tag remembered with the entry's fingerprint; when there is none, the entry
@@ -78,51 +111,97 @@ impl Table {
     #[inline]
     pub(crate) fn find_or_insert(&mut self, entry: Entry, placement: u64) -> Option<u64> {
         // Three quarters full at most: probes stay within a line or two.
-        if (self.len + 1) * 4 > self.slots.len() * 3 {
-            self.grow(placement);
+        if (self.len() + 1) * 4 > self.slots.len() * 3 {
+            self.grow();
         }
-        let at = self.probe(&entry, placement);
-        let slot = &mut self.slots[at];
-        if !slot.is_empty() {
-            return Some(slot.tag);
+        let mix = entry.mix(placement);
+        match self.probe(&entry, mix) {
+            Ok(tag) => Some(tag),
+            Err(at) => {
+                self.slots[at] = Slot::new(mix, self.entries.len());
+                self.entries.push(entry);
+                None
+            }
         }
-        *slot = entry;
-        self.len += 1;
-        None
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        self.slots.iter().copied().filter(|slot| !slot.is_empty())
+        self.entries.iter()
     }
 
-    /// The slot that holds the entry's fingerprint, or the empty one where it goes.
+    /// The tag of the entry with the same fingerprint, or the empty slot where it goes.
     #[inline]
-    fn probe(&self, entry: &Entry, placement: u64) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = self.home(entry.low, placement);
-        while !self.slots[at].is_empty() && !self.slots[at].same_key(entry) {
-            at = (at + 1) & mask;
+    fn probe(&self, entry: &Entry, mix: Mix) -> Result<u64, usize> {
+        let slots = self.slots.as_slice();
+        let mut at = self.home(mix);
+        loop {
+            let slot = slots[at];
+            if slot == EMPTY {
+                return Err(at);
+            }
+            if slot.mix() == mix {
+                let known = self.entries.get(slot.entry());
+                if known.same_key(entry) {
+                    return Ok(known.tag);
+                }
+            }
+            at = (at + 1) & (slots.len() - 1);
         }
-        at
     }
 
-    /// Where probing starts. The placement seed is not known to callers, so that no
-    /// choice of ids can crowd one place; it changes no verdict.
     #[inline]
-    fn home(&self, low: u64, placement: u64) -> usize {
-        let mixed = (low ^ placement).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> self.shift) as usize
+    fn home(&self, mix: Mix) -> usize {
+        (mix.0 >> self.shift) as usize
     }
 
     #[cold]
-    fn grow(&mut self, placement: u64) {
+    fn grow(&mut self) {
         let capacity = (self.slots.len() * 2).max(CAPACITY_MIN);
-        let old = std::mem::replace(&mut self.slots, vec![Entry::default(); capacity].into_boxed_slice());
-        self.shift = u64::BITS - capacity.trailing_zeros();
-        for entry in old.into_iter().filter(|slot| !slot.is_empty()) {
-            let at = self.probe(&entry, placement);
-            self.slots[at] = entry;
+        let old = std::mem::replace(&mut self.slots, vec![EMPTY; capacity]);
+        self.shift = u32::BITS - capacity.trailing_zeros();
+        for slot in old.into_iter().filter(|slot| *slot != EMPTY) {
+            let mut at = self.home(slot.mix());
+            while self.slots[at] != EMPTY {
+                at = (at + 1) & (capacity - 1);
+            }
+            self.slots[at] = slot;
         }
+    }
+}
+
+/// Entries of one chunk: 48 KiB, so that a shard that grows copies nothing and leaves
+/// little unused.
+const CHUNK_ENTRIES: usize = 2048;
+
+/// Entries in order of arrival, in chunks that never move.
+#[derive(Debug, Default)]
+struct Entries {
+    full: Vec<Box<[Entry]>>,
+    last: Vec<Entry>,
+}
+
+impl Entries {
+    #[inline]
+    fn len(&self) -> usize {
+        self.full.len() * CHUNK_ENTRIES + self.last.len()
+    }
+
+    #[inline]
+    fn get(&self, number: usize) -> Entry {
+        let within = number % CHUNK_ENTRIES;
+        self.full.get(number / CHUNK_ENTRIES).map_or_else(|| self.last[within], |chunk| chunk[within])
+    }
+
+    #[inline]
+    fn push(&mut self, entry: Entry) {
+        self.last.push(entry);
+        if self.last.len() == CHUNK_ENTRIES {
+            self.full.push(std::mem::replace(&mut self.last, Vec::with_capacity(CHUNK_ENTRIES)).into_boxed_slice());
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.full.iter().flatten().chain(&self.last).copied()
     }
 }
 
@@ -151,7 +230,19 @@ mod tests {
     fn the_zero_fingerprint_is_remembered_too() {
         let mut table = Table::new();
         let zero = Entry::new(0, 5);
+        assert_eq!(table.find(&zero, 0), None);
         assert_eq!(table.find_or_insert(zero, 0), None);
         assert_eq!(table.find(&zero, 0), Some(5));
+    }
+
+    #[test]
+    fn ids_of_one_place_are_told_apart() {
+        let mut table = Table::new();
+        // The same low half: every one starts where the others do.
+        let key = |i: u64| Entry::new(u128::from(i) << 64 | 7, i);
+        for i in 0..100 {
+            assert_eq!(table.find_or_insert(key(i), 3), None);
+        }
+        assert!((0..100).all(|i| table.find(&key(i), 3) == Some(i)));
     }
 }

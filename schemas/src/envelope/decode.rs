@@ -123,7 +123,7 @@ fn decode_control(body: &[u8]) -> Result<Control, DecodeError> {
 fn decode_usage(head: Head, body: &[u8]) -> Result<Usage<'_>, DecodeError> {
     let mut reader = Reader::new(body);
     let tables = reader.tables().ok_or(DecodeError::Body("tables do not parse"))?;
-    check_tables(&tables)?;
+    check_tables(&tables, reader.is_plain())?;
     let mut records = Vec::with_capacity(head.count);
     for _ in 0..head.count {
         let record = reader.record().ok_or(DecodeError::Body("a record does not parse"))?;
@@ -136,14 +136,15 @@ fn decode_usage(head: Head, body: &[u8]) -> Result<Usage<'_>, DecodeError> {
     Ok(Usage { origin: head.origin, tables, records })
 }
 
-fn check_tables(tables: &WireTables<'_>) -> Result<(), DecodeError> {
+fn check_tables(tables: &WireTables<'_>, are_plain: bool) -> Result<(), DecodeError> {
     let strings = tables.strings.as_slice();
     let within = |index: u16, bytes_max: usize| match strings.get(usize::from(index)) {
         None => Err(DecodeError::Body("string index out of range")),
         Some(text) => check_length(text, bytes_max),
     };
-    for text in strings {
-        // The longest text of any kind; the kind's own limit is checked where it is used.
+    // Plain texts are within the longest text of any kind already; the kind's own limit
+    // is checked where it is used.
+    for text in strings.iter().filter(|_| !are_plain) {
         check_text("text", text, SOURCE_BYTES_MAX)
             .map_err(|_| DecodeError::Body("a text is empty, too long or holds control characters"))?;
     }

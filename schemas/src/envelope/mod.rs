@@ -26,6 +26,7 @@
 mod build;
 mod decode;
 mod frame;
+mod plain;
 mod read;
 mod wire;
 

@@ -2,6 +2,7 @@
 //! varints), by hand, because decoding is on the hot path of every record. A
 //! differential test holds it against bincode itself.
 
+use super::plain;
 use super::wire::{WireId, WireRecord, WireScope, WireTables};
 use crate::limits::{DIMENSIONS_MAX, ENVELOPE_BYTES_MAX, ENVELOPE_RECORDS_MAX, ENVELOPE_STRINGS_MAX, SOURCE_BYTES_MAX};
 
@@ -14,15 +15,23 @@ const U64_FOLLOWS: u8 = 253;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
+    /// Whether every text so far was neither empty nor anything but printable ASCII.
+    is_plain: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(body: &'a [u8]) -> Self {
-        Self { rest: body }
+        Self { rest: body, is_plain: true }
     }
 
     pub(super) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// Whether every text so far was printable ASCII and not empty: such a text needs no
+    /// check but that of its length.
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     pub(super) fn tables(&mut self) -> Option<WireTables<'a>> {
@@ -92,6 +101,10 @@ impl<'a> Reader<'a> {
         }
         let (bytes, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
+        if let Some(text) = plain::text(bytes) {
+            return Some(text);
+        }
+        self.is_plain = false;
         std::str::from_utf8(bytes).ok()
     }
 

@@ -184,16 +184,7 @@ impl RawBatch {
     /// Rows and their checksums by the table's key: tenant, meter, time, position.
     /// Sorts each time it is called.
     pub fn rows_by_key(&self) -> impl ExactSizeIterator<Item = (RawRow<'_>, u64)> {
-        let mut series: Vec<usize> = (0..self.series.len()).collect();
-        let name = |index: usize| {
-            let series = &self.series[index];
-            (self.texts.get(series.tenant), self.texts.get(series.meter))
-        };
-        series.sort_unstable_by(|a, b| name(*a).cmp(&name(*b)));
-        let mut ranks = vec![0; series.len()];
-        for (rank, pair) in series.chunk_by(|a, b| name(*a) == name(*b)).enumerate() {
-            pair.iter().for_each(|index| ranks[*index] = rank);
-        }
+        let ranks = self.series_ranks();
         // Rows of one partition stand in order, so their places break ties as their
         // positions would.
         let mut order: Vec<(usize, i64, u32, usize)> = self
@@ -209,9 +200,34 @@ impl RawBatch {
         order.into_iter().map(|(.., place)| (self.row(&self.rows[place]), self.rows[place].row_hash))
     }
 
-    /// Rollup rows, absolute for their range.
+    /// The place of every series among all, by tenant and meter; equal ones share it.
+    fn series_ranks(&self) -> Vec<usize> {
+        let mut series: Vec<usize> = (0..self.series.len()).collect();
+        let name = |index: usize| {
+            let series = &self.series[index];
+            (self.texts.get(series.tenant), self.texts.get(series.meter))
+        };
+        series.sort_unstable_by(|a, b| name(*a).cmp(&name(*b)));
+        let mut ranks = vec![0; series.len()];
+        for (rank, pair) in series.chunk_by(|a, b| name(*a) == name(*b)).enumerate() {
+            pair.iter().for_each(|index| ranks[*index] = rank);
+        }
+        ranks
+    }
+
+    /// Rollup rows, absolute for their range, by the table's key: tenant, meter, minute.
+    /// Sorts each time it is called.
     pub fn rollups(&self) -> impl ExactSizeIterator<Item = RollupRow<'_>> {
-        self.rollups.iter().map(|rollup| {
+        let ranks = self.series_ranks();
+        let mut order: Vec<(usize, i64, usize)> = self
+            .rollups
+            .iter()
+            .enumerate()
+            .map(|(place, rollup)| (ranks[rollup.series as usize], rollup.window_start_ms, place))
+            .collect();
+        order.sort_unstable();
+        order.into_iter().map(|(.., place)| {
+            let rollup = &self.rollups[place];
             let series = &self.series[rollup.series as usize];
             RollupRow {
                 window_start_ms: rollup.window_start_ms,

@@ -37,7 +37,8 @@ impl Hasher for NumberHasher {
 /// Distinct texts in order of their first appearance.
 #[derive(Debug, Default)]
 pub(super) struct Interner {
-    numbers: HashMap<Box<str>, u32>,
+    /// Keyed per process, so that chosen texts cannot crowd one bucket.
+    numbers: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     texts: Vec<Box<str>>,
 }
 

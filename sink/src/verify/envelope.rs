@@ -6,6 +6,23 @@ use odometer_schemas::row::RawRow;
 
 use super::difference::{Difference, Differences};
 
+/// Finds identical copies of one position, which an engine may keep for a while and
+/// which count for nothing. Rows come by position.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    last: Option<(Position, u64)>,
+    pub(super) found: u64,
+}
+
+impl Copies {
+    /// Whether the row is a copy of the one before.
+    pub(super) fn is_copy(&mut self, position: Position, checksum: u64) -> bool {
+        let is_copy = self.last.replace((position, checksum)) == Some((position, checksum));
+        self.found += u64::from(is_copy);
+        is_copy
+    }
+}
+
 /// Follows the rows of one envelope after the other.
 #[derive(Debug, Default)]
 pub(super) struct EnvelopeCheck {
@@ -21,18 +38,13 @@ struct Current {
 }
 
 impl EnvelopeCheck {
-    /// Takes the next row by position; `false` when it is a copy of the one before,
-    /// which an engine may keep for a while and which counts for nothing.
-    pub(super) fn row(&mut self, row: &RawRow<'_>, checksum: u64, differences: &mut Differences) -> bool {
+    /// Takes the next row by position, copies excepted.
+    pub(super) fn row(&mut self, row: &RawRow<'_>, checksum: u64, differences: &mut Differences) {
         let position = row.position;
         match &mut self.current {
             Some(current) if current.last == position => {
-                if current.last_checksum == checksum {
-                    return false;
-                }
                 let first = current.last_checksum;
-                differences.push(|| Difference::PositionTwice { position, first, second: checksum });
-                return true;
+                return differences.push(|| Difference::PositionTwice { position, first, second: checksum });
             }
             Some(current) if current.holds(position) => {}
             _ => {
@@ -44,7 +56,6 @@ impl EnvelopeCheck {
         if let Some(current) = &mut self.current {
             current.row(row, checksum, differences);
         }
-        true
     }
 
     /// The last envelope has no more rows.

@@ -226,7 +226,7 @@ fn full_walk<'a, 'p>(
         behind: Vec::new(),
         raw_cursors: Vec::new(),
         rejected: 0,
-        copies: 0,
+        copies: envelope::Copies::default(),
         scratch: Vec::new(),
     }
 }
@@ -247,7 +247,7 @@ fn compare(walk: FullWalk<'_, '_>) -> Compared {
         totals: totals.len() as u64,
         rejected_envelopes: walk.rejected,
         rollups: rollups.checked(),
-        copies: walk.copies,
+        copies: walk.copies.found,
         ..Findings::default()
     };
     if setting.scope.is_everything() {
@@ -302,7 +302,8 @@ impl Keys<'_, '_> {
 
     fn walk(&mut self, task: KeyTask) -> Result<KeyTask, BookError> {
         let progress = Reporter { report: &mut *self.report, state: self.progress };
-        let mut walk = KeyWalk { setting: self.setting, progress, task };
+        let copies = envelope::Copies::default();
+        let mut walk = KeyWalk { setting: self.setting, progress, task, copies };
         walk.progress.enter(Phase::Keys);
         self.raw.scan(&mut walk)?;
         self.progress = walk.progress.state;

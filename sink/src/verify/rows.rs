@@ -12,7 +12,7 @@ use odometer_schemas::row::{RawRow, parse_dimensions};
 use odometer_schemas::verdict::{Verdict, VerdictCounts};
 
 use super::difference::{Difference, Differences};
-use super::envelope::EnvelopeCheck;
+use super::envelope::{Copies, EnvelopeCheck};
 use super::keys::{KeyPass, KeySearch};
 use super::rollups::RollupCheck;
 use super::totals::TotalsCheck;
@@ -66,7 +66,7 @@ pub(super) struct FullWalk<'a, 'p> {
     pub(super) behind: Vec<Lag>,
     pub(super) raw_cursors: Vec<RawCursor>,
     pub(super) rejected: u64,
-    pub(super) copies: u64,
+    pub(super) copies: Copies,
     pub(super) scratch: Vec<u8>,
 }
 
@@ -138,9 +138,11 @@ impl FullWalk<'_, '_> {
     fn checked_row(&mut self, row: &RawRow<'_>, stored: u64) {
         let hasher = &self.setting.hasher;
         let computed = row.checksum(hasher, &mut self.scratch);
-        if self.setting.scope.is_everything() && !self.envelopes.row(row, computed, &mut self.differences) {
-            self.copies += 1;
+        if self.copies.is_copy(row.position, computed) {
             return;
+        }
+        if self.setting.scope.is_everything() {
+            self.envelopes.row(row, computed, &mut self.differences);
         }
         if !self.setting.is_meant(row) {
             return;
@@ -237,6 +239,7 @@ pub(super) struct KeyWalk<'a, 'p> {
     pub(super) setting: &'a Setting<'a>,
     pub(super) progress: Reporter<'p>,
     pub(super) task: KeyTask,
+    pub(super) copies: Copies,
 }
 
 /// What a later walk looks for.
@@ -261,9 +264,10 @@ impl RawVisitor for KeyWalk<'_, '_> {
         ControlFlow::Continue(())
     }
 
-    fn row(&mut self, row: Scanned<'_, RawRow<'_>>, _: u64) {
+    fn row(&mut self, row: Scanned<'_, RawRow<'_>>, stored_hash: u64) {
         self.progress.row();
         if let Scanned::Row(row) = row
+            && !self.copies.is_copy(row.position, stored_hash)
             && self.setting.is_counted(row)
             && let Some(fingerprint) = row.fingerprint(&self.setting.hasher)
         {

@@ -10,7 +10,7 @@ use clickhouse::{Client, Row, RowRead};
 use tokio::runtime::{Builder, Runtime};
 
 use super::block::NativeBlock;
-use super::{BOOK, ClickHouseOptions};
+use super::{BOOK, ClickHouseOptions, http};
 use crate::error::BookError;
 
 /// Longest wait for one statement or insert: far beyond what the largest batch takes,
@@ -41,8 +41,8 @@ impl Link {
         let ClickHouseOptions { url, user, password, .. } = options;
         // A part per insert, in the order sent, there when the answer comes. What was
         // sent again must not be taken for a repetition of something that got lost.
-        let client = Client::default()
-            .with_url(url)
+        let client = http::client(url)
+            .map_err(starting)?
             .with_user(user)
             .with_password(password)
             .with_database(database)
@@ -50,12 +50,7 @@ impl Link {
             .with_setting("insert_deduplicate", "0")
             .with_setting("max_insert_threads", "1")
             .with_setting("optimize_on_insert", "0");
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|source| BookError::Storage {
-            book: BOOK,
-            doing: "starting its connection",
-            retryable: false,
-            source: source.into(),
-        })?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
         Ok(Self { client, runtime: Some(runtime), place: format!("{}/{database}", url.trim_end_matches('/')) })
     }
 
@@ -138,6 +133,10 @@ impl Drop for Link {
     }
 }
 
+fn starting(source: std::io::Error) -> BookError {
+    BookError::Storage { book: BOOK, doing: "starting its connection", retryable: false, source: source.into() }
+}
+
 /// The number that the engine gives its exceptions.
 fn exception_code(error: &Error) -> Option<u32> {
     let Error::BadResponse(text) = error else { return None };
@@ -150,9 +149,9 @@ fn exception_code(error: &Error) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn link() -> Link {
+    fn link(scheme: &str) -> Link {
         let options = ClickHouseOptions {
-            url: "http://127.0.0.1:9/".to_owned(),
+            url: format!("{scheme}://127.0.0.1:9/"),
             database: "books".to_owned(),
             user: "default".to_owned(),
             password: String::new(),
@@ -162,7 +161,7 @@ mod tests {
 
     #[test]
     fn an_error_says_whether_trying_again_helps() {
-        let link = link();
+        let link = link("http");
         let of_code = |code| Error::BadResponse(format!("Code: {code}. DB::Exception: text. (NAME) (version 26.9)"));
         for passing in [252, 241, 159, 202, 210, 242, 285, 319, 999, 1000] {
             assert!(link.failed("writing", of_code(passing)).is_retryable(), "{passing}");
@@ -179,6 +178,11 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_not_there_may_come_back() {
-        assert!(link().execute("asking", "SELECT 1").unwrap_err().is_retryable());
+        for scheme in ["http", "https"] {
+            let error = link(scheme).execute("asking", "SELECT 1").unwrap_err();
+            assert!(error.is_retryable(), "{error}");
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            assert!(cause.contains("network error"), "{cause}");
+        }
     }
 }

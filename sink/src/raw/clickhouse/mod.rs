@@ -9,6 +9,7 @@
 //! `read` and `scan` for the other direction; `link` is the only way to the engine.
 
 mod block;
+mod http;
 mod link;
 mod migrate;
 mod pieces;

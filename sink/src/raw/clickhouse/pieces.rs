@@ -14,7 +14,7 @@ use super::block::{Block, Column, Dictionary, NativeBlock, Numbers, Strings};
 /// `xxh3` of the engine is unkeyed.
 const ENGINE_HASHER: Hasher = Hasher::new(0);
 
-/// What the engine must hold of one key of a piece: how many rows, and their checksums
+/// What the engine must hold of one partition of a piece: how many rows, and their checksums
 /// added up, wrapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -29,8 +29,8 @@ impl Tally {
     }
 }
 
-/// By key as text.
-pub(super) type Tallies = BTreeMap<String, Tally>;
+/// By partition of the log.
+pub(super) type Tallies = BTreeMap<u32, Tally>;
 
 /// Every row of the batch, one block per month of append time: the table is cut so.
 pub(super) fn records(batch: &RawBatch) -> Vec<NativeBlock> {
@@ -49,19 +49,19 @@ pub(super) fn records(batch: &RawBatch) -> Vec<NativeBlock> {
     months.into_iter().map(|(_, rows)| rows.block()).collect()
 }
 
-/// Per partition what `usage_records` must hold of the batch's ranges.
+/// What `usage_records` must hold of the batch's ranges.
 pub(super) fn records_tally(batch: &RawBatch) -> Tallies {
-    let mut tallies: BTreeMap<u32, Tally> = BTreeMap::new();
+    let mut tallies = Tallies::new();
     for (row, hash) in batch.rows() {
         tallies.entry(row.position.partition).or_default().add(hash);
     }
-    tallies.into_iter().map(|(partition, tally)| (partition.to_string(), tally)).collect()
+    tallies
 }
 
-/// Smallest and largest append time of the batch's rows; `None` without rows.
-pub(super) fn append_times(batch: &RawBatch) -> Option<(i64, i64)> {
+/// Smallest and largest append time of the batch's rows.
+pub(super) fn append_times(batch: &RawBatch) -> (i64, i64) {
     let times = || batch.envelopes.iter().map(|envelope| envelope.append_time_ms);
-    times().min().zip(times().max())
+    times().min().zip(times().max()).unwrap_or_default()
 }
 
 /// Columns of `usage_records`.
@@ -145,32 +145,34 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The batch's rollup rows as one block, and what the engine must hold of each
-/// `partition/range_start/last_offset`.
+/// The batch's rollup rows as one block, and what the engine must hold.
 ///
 /// Each row also carries the newest append time of its partition in the batch: rollups
 /// have none of their own, and without one the engine would look for a batch's rows in
 /// all that it has.
 pub(super) fn rollups(batch: &RawBatch) -> (NativeBlock, Tallies) {
     let mut rows: Vec<RollupRow<'_>> = batch.rollups().collect();
-    rows.sort_unstable_by(|a, b| rollup_key(a).cmp(&rollup_key(b)));
+    // They come by tenant, meter and minute; this is the rest of the table's key.
+    let same_minute = |a: &RollupRow<'_>, b: &RollupRow<'_>| {
+        (a.window_start_ms, a.meter, a.tenant) == (b.window_start_ms, b.meter, b.tenant)
+    };
+    for rows in rows.chunk_by_mut(same_minute) {
+        rows.sort_unstable_by_key(|row| (row.dimensions, row.partition, row.range_start));
+    }
     let mut newest: BTreeMap<u32, i64> = BTreeMap::new();
     for envelope in &batch.envelopes {
         let time = newest.entry(envelope.partition).or_insert(envelope.append_time_ms);
         *time = (*time).max(envelope.append_time_ms);
     }
-    let mut tallies: BTreeMap<(u32, u64, u64), Tally> = BTreeMap::new();
+    let mut tallies = Tallies::new();
     let mut columns = Rollups::default();
     for row in &rows {
         columns.push(row, newest.get(&row.partition).copied().unwrap_or_default());
-        tallies.entry((row.partition, row.range_start, row.last_offset)).or_default().add(row.records);
+        #[expect(clippy::cast_possible_truncation, reason = "a checksum; the engine takes the low half too")]
+        let low = row.sum as u64;
+        tallies.entry(row.partition).or_default().add(row.records.wrapping_add(low));
     }
-    let named = |((partition, start, last), tally)| (format!("{partition}/{start}/{last}"), tally);
-    (columns.block(), tallies.into_iter().map(named).collect())
-}
-
-fn rollup_key<'a>(row: &RollupRow<'a>) -> (&'a str, &'a str, i64, &'a str, u32, u64) {
-    (row.tenant, row.meter, row.window_start_ms, row.dimensions, row.partition, row.range_start)
+    (columns.block(), tallies)
 }
 
 /// Columns of `usage_rollups`.
@@ -248,7 +250,7 @@ pub(super) fn rejected(batch: &RawBatch) -> (NativeBlock, Tallies) {
         append_time.push(entry.append_time.0.to_le_bytes());
         reason.push(entry.verdict.reason().unwrap_or_default());
         bytes.push(&entry.bytes);
-        tallies.entry(entry.partition.to_string()).or_default().add(ENGINE_HASHER.bytes64(&entry.bytes));
+        tallies.entry(entry.partition).or_default().add(ENGINE_HASHER.bytes64(&entry.bytes));
     }
     let block = Block::new(batch.rejected().len())
         .column("partition", &partition)

@@ -6,8 +6,6 @@
 //! everything below it. Whatever stops half-way is written again: the same rows
 //! replace themselves.
 
-use std::fmt::Display;
-
 use serde::Deserialize;
 
 use super::super::{RawBatch, RawCursor};
@@ -58,20 +56,16 @@ fn is_written(cursors: &[RawCursor], batch: &RawBatch) -> Result<bool, BookError
 }
 
 fn records(link: &Link, batch: &RawBatch, ask_first: bool) -> Result<(), BookError> {
-    let Some((oldest, newest)) = pieces::append_times(batch) else { return Ok(()) };
-    let moves = batch.cursors().iter();
-    // No row is below offset zero, so partitions that the batch does not touch have none.
-    let starts = read::per_partition(moves.clone().map(|cursor| (cursor.partition, cursor.from_offset)));
-    let ends = read::per_partition(moves.map(|cursor| (cursor.partition, cursor.next_offset)));
-    let times = between("append_time", oldest, newest);
+    if batch.is_empty() {
+        return Ok(());
+    }
     let confirmation = Confirmation {
         what: "rows",
         wanted: pieces::records_tally(batch),
         table: "usage_records",
-        key: "toString(partition)",
         position: "partition, offset, idx",
         hash: "row_hash",
-        range: format!("{times} AND offset >= {starts} AND offset < {ends}"),
+        range: format!("{} AND {}", of_append_times(batch), of_offsets("offset", batch)),
     };
     confirmation.send(link, ask_first, || pieces::records(batch))
 }
@@ -81,41 +75,52 @@ fn rejected(link: &Link, batch: &RawBatch, ask_first: bool) -> Result<(), BookEr
         return Ok(());
     }
     let (block, wanted) = pieces::rejected(batch);
-    let places = batch.rejected().iter().map(|entry| format!("({}, {})", entry.partition, entry.offset));
     let confirmation = Confirmation {
         what: "undecodable entries",
         wanted,
         table: "rejected_envelopes",
-        key: "toString(partition)",
         position: "partition, offset",
         hash: "xxh3(bytes)",
-        range: format!("(partition, offset) IN ({})", join(places)),
+        range: of_offsets("offset", batch),
     };
     confirmation.send(link, ask_first, || vec![block.clone()])
 }
 
 fn rollups(link: &Link, batch: &RawBatch, ask_first: bool) -> Result<(), BookError> {
-    if batch.rollups().len() == 0 {
+    if batch.rollups.is_empty() {
         return Ok(());
     }
     let (block, wanted) = pieces::rollups(batch);
-    let (oldest, newest) = pieces::append_times(batch).unwrap_or_default();
-    let versions = wanted.keys().map(|version| format!("({})", version.replace('/', ", ")));
-    let range = format!(
-        "{} AND (partition, range_start, last_offset) IN ({})",
-        between("append_time", oldest, newest),
-        join(versions)
-    );
     let confirmation = Confirmation {
         what: "rollups",
         wanted,
         table: "usage_rollups",
-        key: "concat(toString(partition), '/', toString(range_start), '/', toString(last_offset))",
         position: "tenant, meter, window_start, dimensions, partition, range_start, last_offset",
-        hash: "records",
-        range,
+        hash: "records + reinterpretAsUInt64(sum)",
+        // A row's version is the last offset that it has seen, which is the batch's.
+        range: format!("{} AND {}", of_append_times(batch), of_offsets("last_offset", batch)),
     };
     confirmation.send(link, ask_first, || vec![block.clone()])
+}
+
+/// In SQL: whether `column` lies in the batch's range of the row's partition. No row has
+/// a negative one, so a partition that the batch does not touch has none. What all
+/// ranges share comes first: the engine can look that up.
+fn of_offsets(column: &str, batch: &RawBatch) -> String {
+    let moves = batch.cursors().iter();
+    let least = moves.clone().map(|cursor| cursor.from_offset).min().unwrap_or(0);
+    let end = moves.clone().map(|cursor| cursor.next_offset).max().unwrap_or(0);
+    let starts = read::per_partition(moves.clone().map(|cursor| (cursor.partition, cursor.from_offset)));
+    let ends = read::per_partition(moves.map(|cursor| (cursor.partition, cursor.next_offset)));
+    format!("{column} >= {least} AND {column} < {end} AND {column} >= {starts} AND {column} < {ends}")
+}
+
+/// In SQL: whether the row was appended when the batch's were. Parts are known by their
+/// append times, so only those that may hold the batch are read.
+fn of_append_times(batch: &RawBatch) -> String {
+    let (oldest, newest) = pieces::append_times(batch);
+    let (oldest, newest) = (read::time_literal(oldest), read::time_literal(newest));
+    format!("append_time >= {oldest} AND append_time <= {newest}")
 }
 
 /// What the engine must hold of a piece, and how it is asked.
@@ -123,8 +128,6 @@ struct Confirmation {
     what: &'static str,
     wanted: Tallies,
     table: &'static str,
-    /// What the answer is grouped by, as text.
-    key: &'static str,
     /// What makes a row another one.
     position: &'static str,
     hash: &'static str,
@@ -132,10 +135,10 @@ struct Confirmation {
     range: String,
 }
 
-/// One group of an answer.
+/// One partition of an answer.
 #[derive(clickhouse::Row, Deserialize)]
 struct Group {
-    key: String,
+    partition: u32,
     rows: u64,
     hash: u64,
 }
@@ -167,14 +170,14 @@ impl Confirmation {
     }
 
     fn found(&self, link: &Link, distinct: &str) -> Result<Tallies, BookError> {
-        let Self { table, key, position, hash, range, .. } = self;
+        let Self { table, position, hash, range, .. } = self;
         let rows = format!("SELECT {distinct} {position}, {hash} AS hash_of_row FROM {table} WHERE {range}");
         let sql = format!(
-            "SELECT {key} AS key, count() AS rows, sumWithOverflow(hash_of_row) AS hash FROM ({rows}) GROUP BY key"
+            "SELECT partition, count() AS rows, sumWithOverflow(hash_of_row) AS hash FROM ({rows}) GROUP BY partition"
         );
         let mut found = Tallies::new();
         link.each::<Group>(CONFIRMING, link.query(&sql), |group| {
-            found.insert(group.key, Tally { rows: group.rows, hash: group.hash });
+            found.insert(group.partition, Tally { rows: group.rows, hash: group.hash });
             Ok(())
         })?;
         Ok(found)
@@ -191,12 +194,4 @@ impl Confirmation {
         );
         BookError::Storage { book: BOOK, doing: CONFIRMING, retryable: true, source: problem.into() }
     }
-}
-
-fn join(parts: impl Iterator<Item = impl Display>) -> String {
-    parts.map(|part| part.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-fn between(column: &str, oldest_ms: i64, newest_ms: i64) -> String {
-    format!("{column} >= {} AND {column} <= {}", read::time_literal(oldest_ms), read::time_literal(newest_ms))
 }

@@ -40,10 +40,8 @@ pub(super) fn batch(connection: &Connection, batch: &RawBatch) -> Result<bool, B
         statement.raw_bind_parameter(5, envelope.bytes.as_slice())
     })
     .map_err(FILE.failed("writing undecodable entries"))?;
-    let mut rollups: Vec<RollupRow<'_>> = batch.rollups().collect();
-    // In key order neighbouring rows share pages.
-    rollups.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-    insert_all(connection, ROLLUPS, rollups.iter(), bind_rollup).map_err(FILE.failed("writing rollups"))?;
+    // They come in key order, where neighbouring rows share pages.
+    insert_all(connection, ROLLUPS, batch.rollups(), bind_rollup).map_err(FILE.failed("writing rollups"))?;
     Ok(true)
 }
 
@@ -100,7 +98,7 @@ fn bind_row(statement: &mut Statement<'_>, (row, row_hash): (RawRow<'_>, u64)) -
     statement.raw_bind_parameter(19, row_hash.cast_signed())
 }
 
-fn bind_rollup(statement: &mut Statement<'_>, row: &RollupRow<'_>) -> rusqlite::Result<()> {
+fn bind_rollup(statement: &mut Statement<'_>, row: RollupRow<'_>) -> rusqlite::Result<()> {
     statement.raw_bind_parameter(1, row.window_start_ms)?;
     statement.raw_bind_parameter(2, row.tenant)?;
     statement.raw_bind_parameter(3, row.meter)?;
@@ -113,8 +111,4 @@ fn bind_rollup(statement: &mut Statement<'_>, row: &RollupRow<'_>) -> rusqlite::
     statement.raw_bind_parameter(10, row.sum.to_string())?;
     statement.raw_bind_parameter(11, row.records)?;
     statement.raw_bind_parameter(12, row.state)
-}
-
-fn key<'a>(row: &RollupRow<'a>) -> (&'a str, &'a str, i64, &'a str, u32, u64) {
-    (row.tenant, row.meter, row.window_start_ms, row.dimensions, row.partition, row.range_start)
 }

@@ -1,4 +1,5 @@
 mod books;
+mod copies;
 mod postgres;
 
 use odometer_schemas::log::Position;
