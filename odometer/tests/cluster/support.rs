@@ -80,7 +80,13 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(200));
         }
         let found = self.totals();
-        assert_eq!(quantities(&found), quantities(expected));
+        let (found, expected) = (quantities(&found), quantities(expected));
+        let differences: Vec<_> = expected.iter().filter(|(key, wanted)| found.get(*key) != Some(wanted)).collect();
+        assert!(
+            differences.is_empty() && found.len() == expected.len(),
+            "{} differ: {differences:?}",
+            differences.len()
+        );
     }
 
     /// The books agree.
