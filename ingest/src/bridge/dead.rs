@@ -21,6 +21,9 @@ pub(super) const REFUSED_COUNT: &str = "odometer_refused_count";
 pub(super) const ORIGIN_TOPIC: &str = "odometer_origin_topic";
 pub(super) const ORIGIN_PARTITION: &str = "odometer_origin_partition";
 pub(super) const ORIGIN_OFFSET: &str = "odometer_origin_offset";
+/// When the message was first refused, on one that was sent again: what was counted of
+/// it was counted then.
+pub(super) const FIRST_REFUSED_MS: &str = "odometer_first_refused_ms";
 pub(super) const ORIGIN_TIME_MS: &str = "odometer_origin_time_ms";
 
 /// Events of one message whose reasons are written out. A header is no place for a

@@ -28,7 +28,7 @@ pub use dead::RefusedEvent;
 pub use shared::BridgeHealth;
 
 use crate::gateway::SharedDefinitions;
-use crate::log::kafka::topic::{create, partitions_of};
+use crate::log::kafka::topic::{create_unless_there, partitions_of};
 use crate::log::kafka::{KafkaOptions, TopicOptions};
 use crate::log::{LogAppender, LogError};
 use dead::{DeadLetters, LETTER_BYTES_MAX};
@@ -100,15 +100,23 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Creates the ingress and dead-letter topics, each unless it is there.
+    /// Creates the ingress and dead-letter topics, each unless it is there: with how
+    /// many partitions is up to its producers. Gives the names of those that it created.
     ///
     /// # Errors
-    /// When one is there with another partition count, or the brokers refuse.
-    pub fn create_topics(options: &BridgeOptions, topic: &TopicOptions) -> Result<(), BridgeError> {
+    /// When the brokers cannot be asked or refuse.
+    pub fn create_topics(options: &BridgeOptions, topic: &TopicOptions) -> Result<Vec<String>, BridgeError> {
         options.check()?;
-        create(&options.kafka, topic, &[])?;
-        create(&options.dead_letters(), topic, &[("max.message.bytes", LETTER_BYTES_MAX)])?;
-        Ok(())
+        let dead_letters = options.dead_letters();
+        let letters_config = [("max.message.bytes", LETTER_BYTES_MAX)];
+        let wanted: [(&KafkaOptions, &[_]); 2] = [(&options.kafka, &[]), (&dead_letters, &letters_config)];
+        let mut created = Vec::new();
+        for (kafka, config) in wanted {
+            if create_unless_there(kafka, topic, config)? {
+                created.push(kafka.topic.clone());
+            }
+        }
+        Ok(created)
     }
 
     /// Starts bridging into `log`. Both topics must be there.

@@ -13,7 +13,7 @@ use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 use odometer_schemas::time::TimeMs;
 
 use super::dead::{
-    HEADER_PREFIX, LETTER_BYTES_MAX, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIME_MS, ORIGIN_TOPIC, REASON, REFUSED,
+    FIRST_REFUSED_MS, HEADER_PREFIX, LETTER_BYTES_MAX, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIME_MS, ORIGIN_TOPIC, REASON, REFUSED,
     REFUSED_COUNT, RefusedEvent,
 };
 use super::raw_headers::{RawHeader, raw_headers};
@@ -72,6 +72,8 @@ pub struct Reject {
     pub place: Place,
     /// When it was put there.
     pub refused_at: Option<TimeMs>,
+    /// When it was refused for the first time: what is good in it was counted then.
+    pub first_refused_at: Option<TimeMs>,
     /// The first reason: a stable word, a colon, a sentence.
     pub reason: String,
     /// The events that were refused, at most twenty; empty when the message could not
@@ -225,9 +227,9 @@ impl Rejects {
             let partitions = partitions_of(&options)?;
             let outbox = Outbox::open(&options, &[("message.max.bytes", LETTER_BYTES_MAX)], OutgoingTime::Any)?;
             for (reject, partition) in rejects {
-                let Reject { key, body, headers, place, .. } = reject;
+                let Reject { key, body, place, .. } = reject;
                 let partition = partition % partitions.max(1);
-                let pending = outbox.send(partition, key.as_deref(), body.as_deref(), own_headers(headers));
+                let pending = outbox.send(partition, key.as_deref(), body.as_deref(), headers_of(reject));
                 pending.wait_blocking().map_err(|error| failed_with(SENDING, format!("letter {place}: {error}")))?;
             }
             outbox.close()?;
@@ -242,13 +244,15 @@ impl std::fmt::Debug for Rejects {
     }
 }
 
-/// Headers whose names are no text cannot be sent again; nothing reads them anyway.
-fn own_headers(headers: &[RawHeader]) -> Option<OwnedHeaders> {
-    if headers.is_empty() {
-        return None;
-    }
-    let headers = headers.iter().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)));
-    Some(headers.fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_ref() })))
+/// Its own headers and when it was first refused. Headers whose names are no text
+/// cannot be sent again; nothing reads them anyway.
+fn headers_of(reject: &Reject) -> Option<OwnedHeaders> {
+    let own = reject.headers.iter().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)));
+    let own = own.fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_ref() }));
+    Some(match reject.first_refused_at {
+        Some(TimeMs(ms)) => own.insert(Header { key: FIRST_REFUSED_MS, value: Some(&ms.to_string()) }),
+        None => own,
+    })
 }
 
 fn reject_of(message: &BorrowedMessage<'_>) -> Result<Reject, LogError> {
@@ -269,6 +273,7 @@ fn reject_of(message: &BorrowedMessage<'_>) -> Result<Reject, LogError> {
     Ok(Reject {
         place: Place { partition, offset },
         refused_at,
+        first_refused_at: text(FIRST_REFUSED_MS).parse().ok().map(TimeMs).or(refused_at),
         reason: text(REASON),
         refused: serde_json::from_str(&text(REFUSED)).unwrap_or_default(),
         refused_count: text(REFUSED_COUNT).parse().unwrap_or(1),

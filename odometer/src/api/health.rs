@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use odometer_ingest::bridge::BridgeHealth;
 use serde::Serialize;
 
 use super::Api;
 use super::watch::{LogSeen, Seen};
+use crate::node::bridging::ended;
 use crate::node::progress::{Progress, StageName};
 
 /// Work that has not moved for so long is a stall. Well below the thirty seconds
@@ -45,6 +47,7 @@ pub(crate) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness
     let mut reasons = node_reasons(&api.progress);
     reasons.extend(log_reasons(&seen.log, now));
     reasons.extend(stage_reasons(&api.progress, &seen, api.pauses, now));
+    reasons.extend(api.bridge.as_ref().and_then(|bridge| bridge.health()).as_ref().and_then(bridge_reason));
     reasons.extend(watch_reason(&seen, api.watch.is_running(), now));
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready: reasons.is_empty(), reasons }))
@@ -96,6 +99,13 @@ fn stage_reasons(progress: &Progress, seen: &Seen, pauses: Pauses, now: Instant)
         }
     }
     reasons
+}
+
+/// A bridge that has trouble and nothing under way is one without messages.
+fn bridge_reason(health: &BridgeHealth) -> Option<String> {
+    let why = || health.last_error.as_deref().unwrap_or("for an unknown reason");
+    let is_stuck = health.is_failing && health.batches_under_way > 0;
+    ended(health).or_else(|| is_stuck.then(|| format!("the bridge gets nothing through: {}", why())))
 }
 
 fn watch_reason(seen: &Seen, is_running: bool, now: Instant) -> Option<String> {
@@ -157,6 +167,19 @@ mod tests {
         assert_eq!(log_reasons(&stands, after(9, start)), None);
         let expected = "the log has written nothing for 10 s while 3 envelopes wait";
         assert_eq!(log_reasons(&stands, after(10, start)).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_bridge_that_has_ended_or_is_stuck_is_named() {
+        let fine = BridgeHealth { is_running: true, ..BridgeHealth::default() };
+        assert_eq!(bridge_reason(&fine), None);
+        let last_error = Some("no leader".to_owned());
+        let troubled = BridgeHealth { is_failing: true, last_error, ..fine };
+        assert_eq!(bridge_reason(&troubled), None);
+        let stuck = BridgeHealth { batches_under_way: 1, ..troubled };
+        assert_eq!(bridge_reason(&stuck).as_deref(), Some("the bridge gets nothing through: no leader"));
+        let gone = BridgeHealth { is_running: false, ..stuck };
+        assert_eq!(bridge_reason(&gone).as_deref(), Some("the bridge has ended: no leader"));
     }
 
     #[test]

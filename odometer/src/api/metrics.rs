@@ -9,6 +9,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::IntoResponse;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use odometer_ingest::bridge::BridgeHealth;
 use odometer_ingest::gateway::GatewayCounters;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -61,6 +62,7 @@ pub(crate) async fn render(State(api): State<Api>) -> impl IntoResponse {
     counter!("odometer_rebalances_total").absolute(api.progress.rebalances.load(Relaxed));
     of_log(&seen);
     of_gateway(api.gateway.counters());
+    of_bridge(&api.bridge.as_ref().and_then(|bridge| bridge.health()).unwrap_or_default());
     gauge!("odometer_live_tenants").set(number(api.cells.tenants() as u64));
     gauge!("odometer_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], api.recorder.render())
@@ -137,6 +139,19 @@ fn of_gateway(counters: &GatewayCounters) {
     }
 }
 
+/// All zero where this process has no bridge, so that the names are always there.
+fn of_bridge(health: &BridgeHealth) {
+    counter!("odometer_bridge_messages_total").absolute(health.messages);
+    counter!("odometer_bridge_events_total").absolute(health.events);
+    counter!("odometer_bridge_records_stored_total").absolute(health.records);
+    counter!("odometer_bridge_events_refused_total").absolute(health.events_refused);
+    counter!("odometer_bridge_dead_letters_total").absolute(health.dead_letters);
+    counter!("odometer_bridge_messages_removed_total").absolute(health.messages_removed);
+    gauge!("odometer_bridge_running").set(flag(health.is_running));
+    gauge!("odometer_bridge_failing").set(flag(health.is_failing));
+    gauge!("odometer_bridge_batches_under_way").set(number(health.batches_under_way as u64));
+}
+
 /// Offsets and counts as the format has them; exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "the text format has no integers")]
 fn number(value: u64) -> f64 {
@@ -160,7 +175,7 @@ fn describe() {
     describe_histogram!("odometer_http_request_seconds", "Time to answer one request, by route");
 }
 
-const COUNTERS: [(&str, &str); 16] = [
+const COUNTERS: [(&str, &str); 22] = [
     ("odometer_rebalances_total", "Changes of the partitions that this node counts"),
     ("odometer_records_received_total", "Records that the log delivered; the sum of all verdicts"),
     ("odometer_records_total", "Records by verdict"),
@@ -177,9 +192,15 @@ const COUNTERS: [(&str, &str); 16] = [
     ("odometer_gateway_remote_envelopes_stored_total", "Envelopes of remote emitters that the log holds"),
     ("odometer_gateway_appends_total", "Waits of requests for the log"),
     ("odometer_gateway_append_microseconds_total", "Time that requests waited for the log"),
+    ("odometer_bridge_messages_total", "Messages of the ingress topic of which everything is stored"),
+    ("odometer_bridge_events_total", "Events in them"),
+    ("odometer_bridge_records_stored_total", "Records that they put into the log"),
+    ("odometer_bridge_events_refused_total", "Events that the bridge refused"),
+    ("odometer_bridge_dead_letters_total", "Messages that went to the dead letters"),
+    ("odometer_bridge_messages_removed_total", "Messages that retention removed before they were read"),
 ];
 
-const GAUGES: [(&str, &str); 17] = [
+const GAUGES: [(&str, &str); 20] = [
     ("odometer_partition_counted", "1 when this node counts the partition"),
     ("odometer_partition_authoritative", "1 when live answers of the partition are authoritative here"),
     ("odometer_partition_raw_written", "1 when this node writes the partition's raw rows"),
@@ -196,6 +217,9 @@ const GAUGES: [(&str, &str); 17] = [
     ("odometer_dedupe_ids", "Ids in the dedupe window"),
     ("odometer_dedupe_window_seconds", "Log time over which all ids are remembered"),
     ("odometer_live_tenants", "Tenants with live counters"),
+    ("odometer_bridge_running", "1 where a bridge is at work"),
+    ("odometer_bridge_failing", "1 when something stood in the bridge's way since a batch last got through"),
+    ("odometer_bridge_batches_under_way", "Batches of messages that are not wholly stored yet"),
     ("odometer_build_info", "1, with the version as a label"),
 ];
 

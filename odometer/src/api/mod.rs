@@ -35,6 +35,7 @@ use self::health::Pauses;
 use self::watch::{Watch, Watched};
 use crate::config::Config;
 use crate::node::Node;
+use crate::node::bridging::Bridging;
 use crate::node::cells::Cells;
 use crate::node::progress::Progress;
 
@@ -51,6 +52,7 @@ pub(crate) struct Api {
     /// Where this process is asked, as other nodes know it; empty when there are none.
     own_url: Arc<str>,
     recorder: PrometheusHandle,
+    bridge: Option<Arc<Bridging>>,
 }
 
 impl Api {
@@ -80,7 +82,13 @@ impl Api {
             gateway,
             own_url: node.footing.owner().into(),
             recorder,
+            bridge: None,
         })
+    }
+
+    /// Tells about the bridge too, where this process has one.
+    pub(crate) fn with_bridge(self, bridge: Option<Arc<Bridging>>) -> Self {
+        Self { bridge, ..self }
     }
 }
 

@@ -47,5 +47,5 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(args.config.as_deref(), &overrides)?;
     let server = Server::bind(config.server.listen)?;
     let node = Node::start(&config)?;
-    server.run(&config, node, Surfaces { gateway: true, demo: args.demo })
+    server.run(&config, node, Surfaces { gateway: true, bridge: false, demo: args.demo })
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use odometer_ingest::bridge::{Bridge, BridgeError};
 use odometer_ingest::log::LogReader;
 use odometer_ingest::log::kafka::{KafkaLog, TopicOptions};
 use odometer_schemas::control::Control;
@@ -14,6 +15,7 @@ use odometer_sink::totals::PgTotals;
 
 use crate::config::cluster::without_password;
 use crate::config::{Config, Overrides};
+use crate::node::bridging::bridge_options;
 use crate::node::footing::cluster::{await_part, kafka_options, servers};
 use crate::node::footing::log_may_recover;
 
@@ -22,7 +24,7 @@ Examples:
   odometer migrate --config examples/cluster.toml
 
 What it does, and says: creates the topic of the usage log with `server.partitions` partitions, append times and the \
-retention of `log.retention`, unless it is there; puts the configured meters first into partitions that are empty; makes or upgrades the tables of the totals book and of the raw book. \
+retention of `log.retention`, unless it is there; puts the configured meters first into partitions that are empty; creates the bridge's ingress and dead-letter topics likewise; makes or upgrades the tables of the totals book and of the raw book. \
 It may run any number of times, also while nodes run. It never changes a topic that is there: it names what does not \
 fit.
 
@@ -41,6 +43,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(Some(&args.config), &Overrides::default())?;
     let (cluster, servers) = (&config.cluster, servers(&config.cluster));
     topic(&config)?;
+    bridge_topics(&config)?;
     let place = without_password(&servers.postgres);
     await_part("PostgreSQL", &place, BookError::is_retryable, || PgTotals::migrate(&servers.postgres))?;
     println!("PostgreSQL {place}: the totals book's tables are up to date");
@@ -75,6 +78,24 @@ fn topic(config: &Config) -> anyhow::Result<()> {
         println!("Kafka {brokers}: put the configured meters at the beginning of {begun} empty partitions");
     }
     log.close().context("the log did not close cleanly")
+}
+
+/// The bridge's topics keep messages as long as the log does.
+fn bridge_topics(config: &Config) -> anyhow::Result<()> {
+    let (cluster, options) = (&config.cluster, bridge_options(&config.cluster));
+    let brokers = &cluster.kafka.brokers;
+    let topic = TopicOptions {
+        partitions: config.server.partitions,
+        replication: cluster.kafka.replication,
+        retention: Some(config.log_retention),
+    };
+    let create = || Bridge::create_topics(&options, &topic);
+    let created = await_part("Kafka", brokers, BridgeError::is_retryable, create)?;
+    for name in [&cluster.bridge.ingress_topic, &cluster.bridge.dead_letter_topic] {
+        let found = if created.contains(name) { "created topic" } else { "there is topic" };
+        println!("Kafka {brokers}: {found} {name} of the bridge");
+    }
+    Ok(())
 }
 
 /// Puts the definitions first into every empty partition: usage may come before the

@@ -12,11 +12,16 @@ Examples:
   odometer migrate --config examples/cluster.toml         # once: topic, tables
   odometer serve --config examples/cluster.toml
   odometer serve --config odometer.toml --roles gateway   # takes usage, counts nothing
+  odometer serve --config odometer.toml --roles bridge    # the same from the ingress topic
   odometer serve --config odometer.toml --roles aggregator,raw --listen 127.0.0.1:7071
 
 Nodes with the same [kafka] section share its partitions: start another one and it takes its part, stop one and the \
 others go on. Partitions are spread by a consumer group, and what makes two owners of one impossible is the epoch in \
 the totals book.
+
+Roles: gateway takes usage over HTTP; bridge takes what any producer puts into the topic `bridge.ingress_topic`, and \
+puts what it refuses into `bridge.dead_letter_topic` (see `odometer rejects`); aggregator counts; raw writes the raw \
+book. Every process answers questions from the books.
 
 The process prints `ready: http://HOST:PORT` once it takes requests; GET /readyz tells when all partitions that were \
 given to it are recovered. It waits a minute for each part that does not answer at the start, and for ever afterwards.
@@ -32,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
-    /// Some of gateway, bridge, aggregator and raw [default: gateway,aggregator,raw]
+    /// Some of gateway, bridge, aggregator and raw [default: all]
     #[arg(long, value_name = "ROLES")]
     roles: Option<String>,
 
@@ -45,7 +50,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let overrides = Overrides { listen: args.listen.clone(), roles: args.roles.clone(), ..Overrides::default() };
     let config = Config::load(Some(&args.config), &overrides)?;
     let roles = config.cluster.roles;
-    anyhow::ensure!(!roles.bridge, "the bridge is not part of this build; leave `bridge` out of the roles");
     let server = Server::bind(config.server.listen)?;
     let public_url = match config.cluster.public_url.as_str() {
         "" => server.url.clone(),
@@ -53,5 +57,5 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let node = Node::serve(&config, &public_url)?;
     eprintln!("serving {roles} as {public_url}");
-    server.run(&config, node, Surfaces { gateway: roles.gateway, demo: false })
+    server.run(&config, node, Surfaces { gateway: roles.gateway, bridge: roles.bridge, demo: false })
 }

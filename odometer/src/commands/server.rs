@@ -15,6 +15,7 @@ use crate::api::{self, Api};
 use crate::config::Config;
 use crate::demo;
 use crate::node::Node;
+use crate::node::bridging::Bridging;
 use crate::node::cells::Cells;
 use crate::node::progress::Progress;
 
@@ -36,6 +37,8 @@ pub(super) struct Server {
 pub(super) struct Surfaces {
     /// The doors for usage.
     pub(super) gateway: bool,
+    /// The ingress topic.
+    pub(super) bridge: bool,
     /// Lively sample traffic.
     pub(super) demo: bool,
 }
@@ -69,39 +72,45 @@ impl Server {
     }
 
     fn serve(self, config: &Config, node: &Node, surfaces: Surfaces) -> anyhow::Result<()> {
+        let definitions = SharedDefinitions::new(config.definitions());
+        let start = || Bridging::start(&config.cluster, &definitions, &node.appender()).map(Arc::new);
+        let bridge = surfaces.bridge.then(start).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let api = Api::new(config, node, gateway(config, node), self.recorder)?;
+        let gateway = gateway(config, node, definitions);
+        let api = Api::new(config, node, gateway, self.recorder)?.with_bridge(bridge.clone());
         let router = api::router(api, surfaces.gateway);
         let demo = surfaces.demo.then(|| node.cells.clone());
-        let progress = Arc::clone(&node.progress);
-        let served = runtime.block_on(serve((self.listener, self.url), router, demo, progress));
+        let watched = Watched { progress: Arc::clone(&node.progress), bridge: bridge.clone() };
+        let served = runtime.block_on(serve((self.listener, self.url), router, demo, watched));
         runtime.shutdown_timeout(SHUTDOWN_GRACE);
-        served
+        // Before the log is closed, which takes what the bridge has read.
+        let drained = bridge.map_or(Ok(()), |bridge| bridge.drain());
+        served.and(drained)
     }
 }
 
-fn gateway(config: &Config, node: &Node) -> Gateway {
+fn gateway(config: &Config, node: &Node, definitions: SharedDefinitions) -> Gateway {
     let options = GatewayOptions {
         body_bytes_max: config.limits.body_bytes_max,
         inflated_bytes_max: config.limits.inflated_bytes_max,
         records_max: config.limits.records_max,
         ..GatewayOptions::default()
     };
-    Gateway::new(node.appender(), SharedDefinitions::new(config.definitions()), options)
+    Gateway::new(node.appender(), definitions, options)
 }
 
 async fn serve(
     (listener, url): (TcpListener, String),
     router: axum::Router,
     demo: Option<Cells>,
-    progress: Arc<Progress>,
+    watched: Watched,
 ) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // Watched before anyone is told to talk to this process: a signal that comes at
     // once drains it like any other.
     let signals = Signals::watch().context("signals cannot be watched")?;
     println!("ready: {url}");
-    let demo = demo.map(|cells| tokio::spawn(demo::run(url, Arc::clone(&progress), cells)));
+    let demo = demo.map(|cells| tokio::spawn(demo::run(url, Arc::clone(&watched.progress), cells)));
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let mut graceful = stopped.clone();
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
@@ -112,7 +121,7 @@ async fn serve(
         tokio::time::sleep(SHUTDOWN_GRACE).await;
     };
     let stopping = async {
-        let reason = signals.or_failure(&progress).await;
+        let reason = signals.or_failure(&watched).await;
         if let Some(demo) = demo {
             demo.abort();
             // Its summary is off the terminal then.
@@ -129,6 +138,21 @@ async fn serve(
     }
 }
 
+/// What ends the process when it fails.
+struct Watched {
+    progress: Arc<Progress>,
+    bridge: Option<Arc<Bridging>>,
+}
+
+impl Watched {
+    fn failure(&self) -> Option<&str> {
+        if let Some(bridge) = &self.bridge {
+            bridge.check(&self.progress);
+        }
+        self.progress.failure()
+    }
+}
+
 /// The signals that stop the process.
 struct Signals {
     interrupt: Signal,
@@ -141,16 +165,16 @@ impl Signals {
     }
 
     /// Waits for one of them or for a failure of the node; why the process stops.
-    async fn or_failure(mut self, progress: &Progress) -> String {
+    async fn or_failure(mut self, watched: &Watched) -> String {
         let failed = async {
-            while progress.failure().is_none() {
+            while watched.failure().is_none() {
                 tokio::time::sleep(FAILURE_POLL).await;
             }
         };
         tokio::select! {
             _ = self.interrupt.recv() => "interrupted".into(),
             _ = self.terminate.recv() => "terminated".into(),
-            () = failed => progress.failure().unwrap_or("failed").to_owned(),
+            () = failed => watched.failure().unwrap_or("failed").to_owned(),
         }
     }
 }

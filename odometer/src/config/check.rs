@@ -50,11 +50,13 @@ pub(super) fn check(document: &Document) -> Result<Config, DocumentError> {
     let mut raw: RawConfig = document.get()?;
     let default = Config::default();
     let reader = Reader { document };
+    let kafka = reader.kafka(raw.kafka, default.cluster.kafka)?;
     let config = Config {
         cluster: ClusterConfig {
             public_url: reader.public_url(raw.server.public_url.take())?,
             roles: reader.roles(raw.server.roles.take(), default.cluster.roles)?,
-            kafka: reader.kafka(raw.kafka, default.cluster.kafka)?,
+            bridge: reader.bridge(raw.bridge, default.cluster.bridge, &kafka)?,
+            kafka,
             postgres_url: reader.text("postgres.url", raw.postgres.url, default.cluster.postgres_url)?,
             clickhouse: reader.clickhouse(raw.clickhouse, default.cluster.clickhouse)?,
             snapshots_dir: raw.snapshots.dir.map_or(default.cluster.snapshots_dir, PathBuf::from),
@@ -122,6 +124,7 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
             format!("must be at least `limits.body_bytes_max`, which is {}", config.limits.body_bytes_max),
         ));
     }
+    super::check_cluster::validate(&config.cluster)?;
     // Each definition has been checked; what is left concerns their number.
     config.definitions().validate().map_err(|error| ("meter", format!("is wrong: {error}")))
 }

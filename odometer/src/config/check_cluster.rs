@@ -3,14 +3,34 @@
 use std::ops::RangeInclusive;
 
 use super::check::Reader;
-use super::cluster::{ClickHouseConfig, KafkaConfig, Roles};
+use super::cluster::{BridgeConfig, ClickHouseConfig, ClusterConfig, KafkaConfig, RAW_GROUP, Roles};
 use super::document::DocumentError;
-use super::raw::{Property, RawClickHouse, RawKafka};
+use super::raw::{Property, RawBridge, RawClickHouse, RawKafka};
 
 /// More copies than brokers cannot be; nobody runs more than some.
 const REPLICATION: RangeInclusive<usize> = 1..=9;
 /// A century is for ever.
 const TTL_DAYS: RangeInclusive<usize> = 0..=36_500;
+
+/// The relations between topics and between groups: nothing may read what it writes.
+pub(super) fn validate(cluster: &ClusterConfig) -> Result<(), (&'static str, String)> {
+    let ClusterConfig { kafka, bridge, .. } = cluster;
+    let same = |key, other: &str, value: &str| Err((key, format!("must differ from `{other}`, which is `{value}` too")));
+    if bridge.ingress_topic == kafka.topic {
+        return same("bridge.ingress_topic", "kafka.topic", &kafka.topic);
+    }
+    if bridge.dead_letter_topic == kafka.topic {
+        return same("bridge.dead_letter_topic", "kafka.topic", &kafka.topic);
+    }
+    if bridge.dead_letter_topic == bridge.ingress_topic {
+        return same("bridge.dead_letter_topic", "bridge.ingress_topic", &bridge.ingress_topic);
+    }
+    if bridge.group == kafka.group || bridge.group == format!("{}{RAW_GROUP}", kafka.group) {
+        let problem = format!("must differ from the groups `{0}` and `{0}{RAW_GROUP}` of the nodes", kafka.group);
+        return Err(("bridge.group", problem));
+    }
+    Ok(())
+}
 
 impl Reader<'_> {
     pub(super) fn kafka(&self, raw: RawKafka, default: KafkaConfig) -> Result<KafkaConfig, DocumentError> {
@@ -25,6 +45,20 @@ impl Reader<'_> {
             group: self.text("kafka.group", raw.group, default.group)?,
             replication: self.small("kafka.replication", raw.replication, default.replication, &REPLICATION)?,
             properties: raw.properties.into_iter().map(property).collect(),
+        })
+    }
+
+    pub(super) fn bridge(
+        &self,
+        raw: RawBridge,
+        default: BridgeConfig,
+        kafka: &KafkaConfig,
+    ) -> Result<BridgeConfig, DocumentError> {
+        let dead_letters = self.text("bridge.dead_letter_topic", raw.dead_letter_topic, default.dead_letter_topic)?;
+        Ok(BridgeConfig {
+            ingress_topic: self.text("bridge.ingress_topic", raw.ingress_topic, default.ingress_topic)?,
+            dead_letter_topic: dead_letters,
+            group: self.text("bridge.group", raw.group, BridgeConfig::group_beside(&kafka.group))?,
         })
     }
 

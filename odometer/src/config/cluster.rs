@@ -4,6 +4,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+/// What the raw writers' group is called, behind the group's name.
+pub(crate) const RAW_GROUP: &str = "-raw";
+
 /// `[kafka]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KafkaConfig {
@@ -18,6 +21,24 @@ pub(crate) struct KafkaConfig {
     pub(crate) replication: u32,
     /// Further librdkafka properties.
     pub(crate) properties: Vec<(String, String)>,
+}
+
+/// `[bridge]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BridgeConfig {
+    /// The topic that foreign producers fill.
+    pub(crate) ingress_topic: String,
+    /// The topic of what was refused.
+    pub(crate) dead_letter_topic: String,
+    /// The consumer group of all bridges; unless given, `<kafka.group>-bridge`.
+    pub(crate) group: String,
+}
+
+impl BridgeConfig {
+    /// What the bridges' group is called beside the nodes' group.
+    pub(crate) fn group_beside(group: &str) -> String {
+        format!("{group}-bridge")
+    }
 }
 
 /// `[clickhouse]`.
@@ -49,6 +70,8 @@ impl fmt::Debug for ClickHouseConfig {
 pub(crate) struct ClusterConfig {
     /// The usage log.
     pub(crate) kafka: KafkaConfig,
+    /// What the bridge stands between.
+    pub(crate) bridge: BridgeConfig,
     /// `postgres.url`: the totals book.
     pub(crate) postgres_url: String,
     /// The raw book.
@@ -73,6 +96,11 @@ impl Default for ClusterConfig {
                 // What a single broker can do; three is what survives its loss.
                 replication: 1,
                 properties: Vec::new(),
+            },
+            bridge: BridgeConfig {
+                ingress_topic: "odometer.ingress".into(),
+                dead_letter_topic: "odometer.dead-letters".into(),
+                group: BridgeConfig::group_beside("odometer"),
             },
             postgres_url: "postgres://odometer@127.0.0.1:5432/odometer".into(),
             clickhouse: ClickHouseConfig {
@@ -104,9 +132,9 @@ pub(crate) struct Roles {
 }
 
 impl Default for Roles {
-    /// All that a single node needs.
+    /// All of them. Idle, a bridge costs one consumer without messages.
     fn default() -> Self {
-        Self { gateway: true, bridge: false, aggregator: true, raw: true }
+        Self { gateway: true, bridge: true, aggregator: true, raw: true }
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) fn value_of(config: &Config, key: &str) -> Value {
 
 /// The same of the cluster footing; passwords are not shown.
 fn cluster_value_of(cluster: &ClusterConfig, key: &str) -> Value {
-    let ClusterConfig { kafka, clickhouse, .. } = cluster;
+    let ClusterConfig { kafka, bridge, clickhouse, .. } = cluster;
     let is_secret = |name: &str| name.contains("password") || name.contains("secret");
     let property =
         |(name, value): &(String, String)| (name.clone(), json!(if is_secret(name) { HIDDEN } else { value.as_str() }));
@@ -92,6 +92,9 @@ fn cluster_value_of(cluster: &ClusterConfig, key: &str) -> Value {
         "kafka.group" => json!(kafka.group),
         "kafka.replication" => json!(kafka.replication),
         "kafka.properties" => Value::Object(kafka.properties.iter().map(property).collect()),
+        "bridge.ingress_topic" => json!(bridge.ingress_topic),
+        "bridge.dead_letter_topic" => json!(bridge.dead_letter_topic),
+        "bridge.group" => json!(bridge.group),
         "postgres.url" => json!(without_password(&cluster.postgres_url)),
         "clickhouse.url" => json!(clickhouse.url),
         "clickhouse.database" => json!(clickhouse.database),

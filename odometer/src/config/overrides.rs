@@ -22,7 +22,7 @@ pub(super) enum Kind {
 
 /// Every key that is one value, with its kind: the order of the printed
 /// configuration. Each can be set by an environment variable.
-pub(super) const KEYS: [(&str, Kind); 29] = [
+pub(super) const KEYS: [(&str, Kind); 32] = [
     ("server.listen", Kind::Text),
     ("server.data_dir", Kind::Text),
     ("server.partitions", Kind::Integer),
@@ -45,6 +45,9 @@ pub(super) const KEYS: [(&str, Kind); 29] = [
     ("kafka.group", Kind::Text),
     ("kafka.replication", Kind::Integer),
     ("kafka.properties", Kind::Pairs),
+    ("bridge.ingress_topic", Kind::Text),
+    ("bridge.dead_letter_topic", Kind::Text),
+    ("bridge.group", Kind::Text),
     ("postgres.url", Kind::Text),
     ("clickhouse.url", Kind::Text),
     ("clickhouse.database", Kind::Text),

@@ -20,6 +20,7 @@ pub(super) struct RawConfig {
     pub(super) log: RawLog,
     pub(super) snapshots: RawSnapshots,
     pub(super) kafka: RawKafka,
+    pub(super) bridge: RawBridge,
     pub(super) postgres: RawPostgres,
     pub(super) clickhouse: RawClickHouse,
 }
@@ -111,6 +112,14 @@ pub(super) enum Property {
     Text(String),
     Number(i64),
     Flag(bool),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawBridge {
+    pub(super) ingress_topic: Option<String>,
+    pub(super) dead_letter_topic: Option<String>,
+    pub(super) group: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

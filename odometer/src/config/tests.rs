@@ -84,6 +84,12 @@ fn every_error_names_key_line_and_fix() {
         ("[kafka]\nbrokers = ' '", "odometer.toml:2: `kafka.brokers` must not be empty"),
         ("[kafka]\nreplication = 0", "odometer.toml:2: `kafka.replication` must be 1 to 9"),
         ("[kafka.properties]\nlinger.ms = 5", "odometer.toml:2: `kafka.properties.linger` must be a text"),
+        (
+            "[bridge]\ningress_topic = 'a'\ndead_letter_topic = 'a'",
+            "odometer.toml:3: `bridge.dead_letter_topic` must differ from `bridge.ingress_topic`, which is `a` too",
+        ),
+        ("[bridge]\ningress_topic = 'odometer.usage'", "odometer.toml:2: `bridge.ingress_topic` must differ from"),
+        ("[bridge]\ngroup = 'odometer-raw'", "odometer.toml:2: `bridge.group` must differ from the groups"),
         ("[clickhouse]\nttl_days = -1", "odometer.toml:2: `clickhouse.ttl_days` must be 0 to 36500"),
         ("[[meter]]\nname = 'a b'\nunit = 'x'\nbase_unit = 'x'", "odometer.toml:2: `meter[0].name` of `a b` may hold"),
         ("[[meter]]\nname = 'a'\nunit = 'x'", "odometer.toml:1: `meter[0]` missing field `base_unit`"),

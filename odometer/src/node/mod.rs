@@ -9,6 +9,7 @@
 mod announce;
 mod assignment;
 pub(crate) mod backoff;
+pub(crate) mod bridging;
 pub(crate) mod cells;
 pub(crate) mod committer;
 mod counter;

@@ -62,6 +62,17 @@ pub(crate) fn create(options: &KafkaOptions, topic: &TopicOptions, config: &[(&s
     Ok(created)
 }
 
+/// Creates a topic unless there is one of that name, however many partitions it has;
+/// `false` when it was there.
+pub(crate) fn create_unless_there(
+    options: &KafkaOptions,
+    topic: &TopicOptions,
+    config: &[(&str, &str)],
+) -> Result<bool, LogError> {
+    let found = describe(options.admin()?.inner(), options)?;
+    if found.is_some() { Ok(false) } else { create(options, topic, config) }
+}
+
 fn send_create(
     admin: &AdminClient<DefaultClientContext>,
     name: &str,

@@ -16,7 +16,7 @@ use odometer_sink::totals::{Installation, PgTotals, TotalsBook};
 use super::books::Servers;
 use super::{BookPlace, Change, Footing, LogHealth, Ownership, log_may_recover};
 use crate::config::Config;
-use crate::config::cluster::{ClusterConfig, without_password};
+use crate::config::cluster::{ClusterConfig, RAW_GROUP, without_password};
 use crate::node::Housekeeping;
 use crate::node::backoff::Backoff;
 
@@ -28,8 +28,6 @@ const MESSAGE_EVERY: Duration = Duration::from_secs(5);
 /// How long a member without partitions waits until it takes that for the group's
 /// answer: a group with more members than partitions leaves some without.
 const ASSIGNMENT_WAIT: Duration = Duration::from_secs(10);
-/// What the raw writers' group is called, behind the group's name.
-const RAW_GROUP: &str = "-raw";
 
 pub(crate) struct Cluster {
     log: KafkaLog,
