@@ -31,6 +31,7 @@ enum Command {
     Replay(replay::Args),
     Totals(commands::totals::Args),
     Verify(commands::verify::Args),
+    Rejects(commands::rejects::Args),
     CheckConfig(config::command::Args),
 }
 
@@ -46,6 +47,7 @@ pub fn run() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Totals(args) => commands::totals::run(args),
         Command::Verify(args) => commands::verify::run(args),
+        Command::Rejects(args) => commands::rejects::run(args),
         Command::CheckConfig(args) => config::command::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -13,8 +13,8 @@ use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 use odometer_schemas::time::TimeMs;
 
 use super::dead::{
-    FIRST_REFUSED_MS, HEADER_PREFIX, LETTER_BYTES_MAX, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIME_MS, ORIGIN_TOPIC, REASON, REFUSED,
-    REFUSED_COUNT, RefusedEvent,
+    FIRST_REFUSED_MS, HEADER_PREFIX, LETTER_BYTES_MAX, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIME_MS, ORIGIN_TOPIC,
+    REASON, REFUSED, REFUSED_COUNT, RefusedEvent,
 };
 use super::raw_headers::{RawHeader, raw_headers};
 use crate::log::kafka::KafkaOptions;

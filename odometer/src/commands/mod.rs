@@ -2,6 +2,7 @@
 
 pub(crate) mod dev;
 pub(crate) mod migrate;
+pub(crate) mod rejects;
 pub(crate) mod serve;
 mod server;
 pub(crate) mod totals;

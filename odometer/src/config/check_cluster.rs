@@ -15,7 +15,8 @@ const TTL_DAYS: RangeInclusive<usize> = 0..=36_500;
 /// The relations between topics and between groups: nothing may read what it writes.
 pub(super) fn validate(cluster: &ClusterConfig) -> Result<(), (&'static str, String)> {
     let ClusterConfig { kafka, bridge, .. } = cluster;
-    let same = |key, other: &str, value: &str| Err((key, format!("must differ from `{other}`, which is `{value}` too")));
+    let same =
+        |key, other: &str, value: &str| Err((key, format!("must differ from `{other}`, which is `{value}` too")));
     if bridge.ingress_topic == kafka.topic {
         return same("bridge.ingress_topic", "kafka.topic", &kafka.topic);
     }
