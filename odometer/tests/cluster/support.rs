@@ -10,17 +10,18 @@ use tempfile::TempDir;
 pub(crate) use crate::common::*;
 
 /// How long something may take that ends by itself.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A topic and two databases, prepared by `odometer migrate`.
 pub(crate) struct Cluster {
     config: PathBuf,
     directory: TempDir,
+    ingress_topic: String,
     /// Dropped with the test.
     _postgres: PgDatabase,
 }
 
-fn part(name: &str) -> String {
+pub(crate) fn part(name: &str) -> String {
     let missing = |_| panic!("{name} is not set: run `eval \"$(dev/services env)\"` after `dev/services up`");
     std::env::var(name).unwrap_or_else(missing)
 }
@@ -34,6 +35,7 @@ impl Cluster {
         let text = format!(
             "[server]\npartitions = {partitions}\n\
              [kafka]\nbrokers = '{brokers}'\ntopic = '{name}'\ngroup = '{name}'\n\
+             [bridge]\ningress_topic = '{name}.ingress'\ndead_letter_topic = '{name}.dead'\n\
              [postgres]\nurl = '{}'\n\
              [clickhouse]\nurl = '{clickhouse}'\ndatabase = '{name}'\n\
              [snapshots]\ndir = '{}'\ninterval = '1s'\n",
@@ -42,7 +44,8 @@ impl Cluster {
         );
         let config = directory.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
-        let cluster = Self { config, directory, _postgres: postgres };
+        let ingress_topic = format!("{name}.ingress");
+        let cluster = Self { config, directory, ingress_topic, _postgres: postgres };
         for _ in 0..2 {
             let output = run(&["migrate", "--config", cluster.config()]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -52,6 +55,10 @@ impl Cluster {
 
     pub(crate) fn directory(&self) -> &std::path::Path {
         self.directory.path()
+    }
+
+    pub(crate) fn ingress_topic(&self) -> &str {
+        &self.ingress_topic
     }
 
     pub(crate) fn config(&self) -> &str {
