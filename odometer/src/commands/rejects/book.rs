@@ -134,3 +134,58 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use odometer_schemas::envelope::{EnvelopeBuilder, Origin};
+    use odometer_schemas::quantity::Quantity;
+    use odometer_schemas::record::{Dimensions, Record};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::node::Node;
+
+    fn envelope_of_unknown_usage() -> Vec<u8> {
+        let mut builder = EnvelopeBuilder::new();
+        let record = Record {
+            tenant: "acme".into(),
+            source: "s".into(),
+            id: Some("r-1".into()),
+            meter: "nobody.knows".into(),
+            quantity: Quantity(7),
+            time: None,
+            subject: None,
+            dimensions: Dimensions::default(),
+            reservation: None,
+        };
+        builder.push(&record).unwrap();
+        builder.seal(Origin::default())
+    }
+
+    #[test]
+    fn entries_and_records_that_were_rejected_are_listed_and_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.server.data_dir = directory.path().to_owned();
+        config.server.partitions = 1;
+        let node = Node::start(&config).unwrap();
+        let append = |bytes| node.appender().append(0, bytes).wait_blocking().unwrap().offset;
+        let (entry, record) = (append(b"ODOX".to_vec()), append(envelope_of_unknown_usage()));
+        node.drain().unwrap();
+
+        let (entry, record) = (format!("0/{entry}"), format!("0/{record}/0"));
+        let List { mut listed, has_more, .. } = list(directory.path(), 10).unwrap();
+        listed.sort_by_key(|listed| listed.row[0].len());
+        let places: Vec<&str> = listed.iter().map(|listed| listed.row[0].as_str()).collect();
+        assert_eq!((places.as_slice(), has_more), ([entry.as_str(), record.as_str()].as_slice(), false));
+        assert!(list(directory.path(), 1).unwrap().has_more);
+
+        let shown = show(directory.path(), &entry).unwrap();
+        assert_eq!((&shown["reason"], &shown["bytes_base64"]), (&json!("not_an_envelope"), &json!("T0RPWA==")));
+        let shown = show(directory.path(), &record).unwrap();
+        let seen = ["reason", "tenant", "id", "quantity"].map(|name| shown[name].as_str().unwrap());
+        assert_eq!(seen, ["unknown_meter", "acme", "r-1", "7"]);
+        let missing = show(directory.path(), "0/99").unwrap_err().to_string();
+        assert!(missing.starts_with("nothing was rejected at 0/99"), "{missing}");
+    }
+}
