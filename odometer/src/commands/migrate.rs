@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use odometer_ingest::log::LogReader;
 use odometer_ingest::log::kafka::{KafkaLog, TopicOptions};
+use odometer_schemas::control::Control;
+use odometer_schemas::envelope::{Origin, encode_control};
 use odometer_sink::BookError;
 use odometer_sink::raw::{ClickHouseRaw, TableOptions};
 use odometer_sink::totals::PgTotals;
@@ -19,7 +22,7 @@ Examples:
   odometer migrate --config examples/cluster.toml
 
 What it does, and says: creates the topic of the usage log with `server.partitions` partitions, append times and the \
-retention of `log.retention`, unless it is there; makes or upgrades the tables of the totals book and of the raw book. \
+retention of `log.retention`, unless it is there; puts the configured meters first into partitions that are empty; makes or upgrades the tables of the totals book and of the raw book. \
 It may run any number of times, also while nodes run. It never changes a topic that is there: it names what does not \
 fit.
 
@@ -59,13 +62,35 @@ fn topic(config: &Config) -> anyhow::Result<()> {
     let topic =
         TopicOptions { partitions, replication: cluster.kafka.replication, retention: Some(config.log_retention) };
     let created = await_part("Kafka", brokers, log_may_recover, || KafkaLog::create_topic(&options, &topic))?;
+    // Also tells what does not fit.
+    let log = KafkaLog::open(&options).with_context(|| format!("topic {name}"))?;
     if created {
         let copies = cluster.kafka.replication;
         println!("Kafka {brokers}: created topic {name} with {partitions} partitions, {copies} copies");
     } else {
-        // Also tells what does not fit.
-        let log = KafkaLog::open(&options).with_context(|| format!("topic {name}"))?;
         println!("Kafka {brokers}: topic {name} is there with {} partitions", log.partitions());
     }
-    Ok(())
+    let begun = begin(config, &log)?;
+    if begun > 0 {
+        println!("Kafka {brokers}: put the configured meters at the beginning of {begun} empty partitions");
+    }
+    log.close().context("the log did not close cleanly")
+}
+
+/// Puts the definitions first into every empty partition: usage may come before the
+/// first node that counts, and would be rejected without them. How many were empty.
+fn begin(config: &Config, log: &KafkaLog) -> anyhow::Result<usize> {
+    let envelope = encode_control(&Control::Definitions(config.definitions()), Origin::default());
+    let (appender, mut reader) = (log.appender(), log.reader()?);
+    let mut pending = Vec::new();
+    for partition in 0..log.partitions() {
+        if reader.bounds(partition)?.end_offset == 0 {
+            pending.push(appender.append(partition, envelope.clone()));
+        }
+    }
+    let begun = pending.len();
+    for append in pending {
+        append.wait_blocking().context("definitions cannot be appended to the log")?;
+    }
+    Ok(begun)
 }

@@ -59,7 +59,7 @@ pub(crate) struct Committer {
 impl Committer {
     pub(crate) fn start(
         book: Box<dyn TotalsBook>,
-        progress: Arc<Progress>,
+        progress: &Arc<Progress>,
         snapshots_dir: PathBuf,
     ) -> std::io::Result<Self> {
         // One batch at a time: the next one is gathered in the core meanwhile, where
@@ -67,8 +67,8 @@ impl Committer {
         let (batches, inbox) = sync_channel::<Batch>(1);
         let (done, outcomes) = sync_channel(1);
         let give_up = Arc::new(AtomicBool::new(false));
-        let mut worker = Worker { book, progress: Arc::clone(&progress), snapshots_dir, give_up: Arc::clone(&give_up) };
-        let thread = super::spawn_caught("totals", &progress, move || {
+        let mut worker = Worker { book, progress: Arc::clone(progress), snapshots_dir, give_up: Arc::clone(&give_up) };
+        let thread = super::spawn_caught("totals", progress, move || {
             while let Ok(batch) = inbox.recv() {
                 let Some(outcome) = worker.apply(batch) else { break };
                 if done.send(outcome).is_err() {

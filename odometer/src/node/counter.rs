@@ -248,7 +248,7 @@ impl Counter {
         let progress = self.progress.of(partition);
         let before = owned.processor.next_offset();
         let entries = self.log.read(partition, before, READ_BYTES_MAX)?;
-        match entries.iter().try_for_each(|entry| owned.processor.handle(entry)) {
+        match entries.iter().try_for_each(|entry| owned.handle(entry)) {
             Ok(()) => progress.moved(StageName::Count),
             Err(refusal) => progress.stuck(StageName::Count, refusal.to_string()),
         }
@@ -354,7 +354,7 @@ fn announced(
     appender: &dyn LogAppender,
 ) -> anyhow::Result<bool> {
     let Some(pending) = &mut owned.announcement else {
-        let Some(envelope) = announcer.envelope(partition, &owned.processor)? else { return Ok(true) };
+        let Some(envelope) = announcer.envelope(partition, owned)? else { return Ok(true) };
         owned.announcement = Some(appender.append(partition, envelope));
         return Ok(false);
     };

@@ -232,7 +232,7 @@ impl Parts<'_> {
         let wanted = config.definitions();
         let announcer = Announcer::new(wanted, assignment.is_exclusive(), footing.totals()?.as_mut())?;
         let recovery = Recovery::start(self.recoverer(&assignment)?)?;
-        let committer = Committer::start(footing.totals()?, Arc::clone(progress), footing.snapshots_dir())?;
+        let committer = Committer::start(footing.totals()?, progress, footing.snapshots_dir())?;
         let counter = Counter {
             log: footing.reader()?,
             appender: footing.appender(),

@@ -8,10 +8,13 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use odometer_aggregator::{LiveCells, Options, Processor};
+use odometer_aggregator::{LiveCells, Options, Processor, Refusal};
 use odometer_ingest::log::{LogError, LogReader, PendingAppend};
 use odometer_schemas::commit::PartitionState;
+use odometer_schemas::definitions::Definitions;
 use odometer_schemas::limits::PARTITIONS_MAX;
+use odometer_schemas::log::LogEntry;
+use odometer_schemas::time::TimeMs;
 use odometer_sink::BookError;
 use odometer_sink::totals::{Claim, TotalsBook};
 
@@ -40,10 +43,31 @@ pub(crate) struct Owned {
     pub(crate) cells: LiveCells,
     /// Answers are authoritative once counted up to here.
     pub(crate) authoritative_from: u64,
+    /// The definitions in force, and when they came into the log, if that was seen.
+    pub(crate) in_force: InForce,
     /// Definitions on their way to the log.
     pub(crate) announcement: Option<PendingAppend>,
     /// When its log last moved, as far as this node knows.
     pub(crate) moved: Instant,
+}
+
+/// What holds in a partition.
+pub(crate) struct InForce {
+    pub(crate) definitions: Option<Definitions>,
+    /// Append time; unknown when they were there before this node counted.
+    pub(crate) since: Option<TimeMs>,
+}
+
+impl Owned {
+    /// Counts one entry.
+    pub(crate) fn handle(&mut self, entry: &LogEntry) -> Result<(), Refusal> {
+        self.processor.handle(entry)?;
+        if self.processor.definitions() != self.in_force.definitions.as_ref() {
+            let definitions = self.processor.definitions().cloned();
+            self.in_force = InForce { definitions, since: Some(entry.append_time) };
+        }
+        Ok(())
+    }
 }
 
 /// Why a partition was not recovered.
@@ -181,8 +205,10 @@ impl Recoverer {
         let seconds = started.elapsed().as_secs_f64();
         metrics::histogram!("odometer_recovery_seconds").record(seconds);
         tracing::debug!("partition {partition}: claimed with epoch {} at {next_offset}, {seconds:.3} s", state.epoch);
+        let in_force = InForce { definitions: processor.definitions().cloned(), since: None };
         Ok(Owned {
             processor,
+            in_force,
             epoch: state.epoch,
             snapshot_offset,
             cells,

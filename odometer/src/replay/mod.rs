@@ -1,4 +1,5 @@
-//! `odometer replay`: real traffic out of a trace file, into a gateway.
+//! `odometer replay`: real traffic out of a trace file, into a gateway or straight into
+//! a cluster's log.
 //!
 //! Reading path: [`map`] (what a row means) → [`rows`] (file to rows) → [`convert`]
 //! (row to facts) → [`encode`] (facts to lines) → [`feed`] (lines to batches, when
@@ -11,6 +12,7 @@ mod batch;
 mod convert;
 mod encode;
 mod feed;
+mod log;
 mod map;
 mod order;
 mod pace;
@@ -33,11 +35,12 @@ use tokio::sync::mpsc;
 
 use self::batch::Compression;
 use self::feed::{Fed, Plan, Prepared};
+use self::log::LogDoor;
 use self::map::Map;
 use self::pace::Speed;
 use self::report::Report;
 use self::rows::Trace;
-use self::send::{Live, Target};
+use self::send::{Door, Live, Target};
 use self::stop::{Stop, StopReason};
 use crate::config::duration::{DURATION_SYNTAX, parse_duration};
 
@@ -53,6 +56,8 @@ Examples:
   odometer replay requests.csv.zst --map examples/maps/servegen.toml --tenants 10 --json
   odometer replay trace.jsonl.gz --map my-map.toml --speed 60      # an hour in a minute
   odometer replay trace.csv --map my-map.toml --repeat 6 --url http://10.0.0.5:7070
+  odometer replay trace.csv --map my-map.toml --config examples/cluster.toml  # through the emitter, to Kafka
+  odometer replay trace.csv --map my-map.toml --kafka 127.0.0.1:9092          # the same with other brokers
 
 Ids come from row numbers: `17` is the 17th row, `17.r2` the same row in the third pass. The same file and map \
 send the same ids every time, so replaying again counts nothing.
@@ -65,7 +70,7 @@ begin far enough back.
 Exit codes: 0 every record was acknowledged as stored; 1 some were refused or not answered, or the file has a bad \
 row; 2 wrong usage; 130 interrupted (the report is printed all the same).";
 
-/// Replay a trace file of real traffic into a gateway.
+/// Replay a trace file of real traffic into a gateway or a cluster's log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -79,6 +84,14 @@ pub(crate) struct Args {
     /// Where the gateway listens.
     #[arg(long, env = "ODOMETER_URL", default_value = "http://127.0.0.1:7070", value_parser = base_url)]
     url: String,
+
+    /// Send straight to the log of the cluster that this file describes.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Send straight to the log at these Kafka brokers; topic and meters are those of --config, or the defaults.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    kafka: Option<String>,
 
     /// `max`, or how many times faster than the trace's own time: 1, 60, 0.5.
     #[arg(long, default_value = "max", value_name = "max|FACTOR")]
@@ -175,9 +188,19 @@ async fn replay(args: &Args, prepared: Arc<Prepared>) -> anyhow::Result<Report> 
     let stop = Stop::new();
     let live = Arc::new(Live::default());
     let (batches, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
+    let log = match (&args.config, &args.kafka) {
+        (None, None) => None,
+        (config, kafka) => {
+            // Asking brokers blocks, and an emitter needs this runtime.
+            let open = || LogDoor::open(config.as_deref(), kafka.as_deref());
+            Some(Arc::new(tokio::task::block_in_place(open)?))
+        }
+    };
     let target = Target {
-        endpoint: format!("{}/v1/events", args.url),
-        compression: args.compress,
+        door: match &log {
+            Some(log) => Door::Log(Arc::clone(log)),
+            None => Door::Gateway(format!("{}/v1/events", args.url), args.compress),
+        },
         retry_for: args.retry_for,
         in_flight: usize::from(args.in_flight),
     };
@@ -194,6 +217,9 @@ async fn replay(args: &Args, prepared: Arc<Prepared>) -> anyhow::Result<Report> 
         helper.abort();
         // It ends by the abort, or has ended already.
         let _ = helper.await;
+    }
+    if let Some(log) = log.and_then(Arc::into_inner) {
+        log.close().await?;
     }
     let tally = tally?;
     let elapsed = tally.last_answer.unwrap_or(start).saturating_duration_since(start);

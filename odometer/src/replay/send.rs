@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::answer::{self, Answer, Reasons};
 use super::batch::{Batch, Compression};
+use super::log::LogDoor;
 use super::stop::{Stop, StopReason};
 
 /// How long one request may take before it counts as unanswered.
@@ -27,12 +28,19 @@ const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Significant digits of the histogram.
 const LATENCY_DIGITS: u8 = 3;
 
+/// Where batches go.
+#[derive(Clone)]
+pub(super) enum Door {
+    /// `http://HOST:PORT/v1/events`, with how bodies are compressed.
+    Gateway(String, Compression),
+    /// Straight into the log.
+    Log(Arc<LogDoor>),
+}
+
 /// Where and how batches are sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Target {
-    /// `http://HOST:PORT/v1/events`.
-    pub(super) endpoint: String,
-    pub(super) compression: Compression,
+    pub(super) door: Door,
     /// How long a batch is tried again.
     pub(super) retry_for: Duration,
     /// Requests at a time.
@@ -180,12 +188,13 @@ impl Sender {
     }
 
     async fn post(&self, batch: &Batch) -> Answer {
-        let mut request = self
-            .client
-            .post(&self.target.endpoint)
-            .header(CONTENT_TYPE, "application/x-ndjson")
-            .body(batch.body.clone());
-        request = match self.target.compression {
+        let (endpoint, compression) = match &self.target.door {
+            Door::Log(log) => return log.send(&batch.body).await,
+            Door::Gateway(endpoint, compression) => (endpoint, *compression),
+        };
+        let mut request =
+            self.client.post(endpoint).header(CONTENT_TYPE, "application/x-ndjson").body(batch.body.clone());
+        request = match compression {
             Compression::None => request,
             Compression::Gzip => request.header(CONTENT_ENCODING, "gzip"),
             Compression::Zstd => request.header(CONTENT_ENCODING, "zstd"),

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod kill;
 mod support;
 mod tamper;

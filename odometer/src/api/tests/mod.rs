@@ -60,7 +60,7 @@ fn meter(name: &str, aggregation: Aggregation, dimensions: &[&str]) -> Meter {
 
 impl Rig {
     pub(super) fn start() -> Self {
-        let directory = TempDir::new().unwrap();
+        let (directory, recorder) = (TempDir::new().unwrap(), recorder());
         let mut config = Config::default();
         config.server.data_dir = directory.path().to_owned();
         config.commit_interval = Duration::from_millis(10);
@@ -72,7 +72,7 @@ impl Rig {
         let node = tokio::task::block_in_place(|| Node::start(&config)).unwrap();
         let definitions = SharedDefinitions::new(config.definitions());
         let gateway = Gateway::new(node.appender(), definitions, GatewayOptions::default());
-        let api = Api::new(&config, &node, gateway, recorder()).unwrap();
+        let api = Api::new(&config, &node, gateway, recorder).unwrap();
         Self { node: Some(node), router: router(api, true), _directory: directory }
     }
 

@@ -1,0 +1,11 @@
+//! `odometer serve` as its users run it: real Kafka, PostgreSQL and ClickHouse, the
+//! real binary, real signals. Every test has a topic, a database and nodes of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod nodes;
+mod roles;
+mod support;
+mod traffic;
