@@ -110,7 +110,7 @@ public final class StreamsSums {
     // Holds all sums of the open hour, so that RocksDB and the changelog see one write a commit.
     options.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 256L * 1024 * 1024);
     options.put(StreamsConfig.ROCKSDB_CONFIG_SETTER_CLASS_CONFIG, RocksDbOptions.class);
-    // The default of 1,000 pauses and resumes partitions all the time.
+    // More than one poll gives; with the default of 1,000 each poll would pause its partitions.
     options.put(StreamsConfig.BUFFERED_RECORDS_PER_PARTITION_CONFIG, 20_000);
     options.put(StreamsConfig.mainConsumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
     options.put(StreamsConfig.mainConsumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 10_000);
