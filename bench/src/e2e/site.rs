@@ -7,8 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use odometer::{Config, Node};
-use odometer_aggregator::LiveCells;
+use odometer::{Cells, Config, Node};
 use odometer_ingest::emitter::HttpTransport;
 use odometer_ingest::log::LogAppender;
 use reqwest::Client;
@@ -36,7 +35,7 @@ pub(crate) struct Beside {
 /// How usage gets in and live answers come out.
 #[derive(Clone)]
 pub(crate) enum Access {
-    InProcess { appender: Arc<dyn LogAppender>, cells: LiveCells },
+    InProcess { appender: Arc<dyn LogAppender>, cells: Cells },
     Http { url: String, client: Client },
 }
 
