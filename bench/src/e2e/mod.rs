@@ -1,11 +1,12 @@
-//! The whole pipeline on a fresh data directory: made-up usage in, durable totals and
-//! raw rows out, every step timed. In the end the totals book must hold exactly what
+//! The whole pipeline on fresh books: made-up usage in, durable totals and raw rows
+//! out, every step timed. In the end the totals book must hold exactly what
 //! was sent, or the run fails.
 //!
 //! Reading path: [`site`] (where the pipeline runs) → [`load`] and [`http`] (usage in)
 //! → [`probe`] (how soon it shows) → [`books`] (when it is in the books).
 
 mod books;
+mod cluster;
 mod http;
 mod load;
 mod pace;
@@ -20,7 +21,6 @@ use odometer_bench::traffic::{Ids, TENANTS_DEFAULT, Tally};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use self::books::Books;
 use self::pace::Pace;
 use self::probe::Probe;
 use self::site::Site;
@@ -31,16 +31,18 @@ enum Footing {
     /// Log and books are SQLite files of one directory.
     #[default]
     Embedded,
+    /// One `odometer serve` on Kafka, PostgreSQL and ClickHouse, which `dev/services` runs.
+    Cluster,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
 enum Via {
-    /// Emitter and pipeline in one process.
+    /// The emitter, straight into the log; embedded, the pipeline runs in this process.
     #[default]
     Emitter,
-    /// The emitter, over HTTP to `odometer dev`.
+    /// The emitter, over HTTP to the gateway.
     EmitterHttp,
-    /// NDJSON posts to `odometer dev`; the bodies are made beforehand.
+    /// NDJSON posts to the gateway; the bodies are made beforehand.
     Http,
 }
 
@@ -67,9 +69,12 @@ pub(crate) struct Args {
     /// Who makes the ids [default: the emitter, where there is one]
     #[arg(long, value_enum)]
     ids: Option<IdsArg>,
-    /// Keep no raw book; only where the pipeline runs in this process.
+    /// Keep no raw book; embedded, only where the pipeline runs in this process.
     #[arg(long)]
     without_raw: bool,
+    /// Send everything before the node starts, and time it from its start; cluster only.
+    #[arg(long)]
+    prefill: bool,
     /// Records per second to send; without it, as many as are taken.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
@@ -103,33 +108,40 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(parent) => tempfile::tempdir_in(parent)?,
         None => tempfile::tempdir()?,
     };
-    let site = Site::start(args, directory.path())?;
+    let mut site = Site::start(args, directory.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("sender").enable_all().build()?;
     let load = load::Load { records: args.records, tenants: args.tenants, ids, senders: senders(args) };
     let bodies = (args.via == Via::Http).then(|| http::Bodies::make(&load, args.batch));
-    let books = Books::new(directory.path());
-    let probe = Probe::start(site.access())?;
+    let books = site.books(directory.path());
+    let probe = if args.prefill { None } else { Some(Probe::start(site.access())?) };
 
-    let cpu_before = CpuTimes::now(site.pid());
-    let started = Instant::now();
+    let mut cpu_before = CpuTimes::now(site.pid());
+    let mut started = Instant::now();
     let pace = Pace::new(started, args.rate, load.senders);
     let mut sent = send(&runtime, &site, load, bodies, pace)?;
     let acknowledged_s = started.elapsed().as_secs_f64();
-    let seen = probe.finish()?;
-    seen.add_to(&mut sent.tally);
-    books.await_totals(sent.tally.values().map(|sum| sum.records).sum())?;
+    let seen = probe.map(Probe::finish).transpose()?;
+    if let Some(seen) = &seen {
+        seen.add_to(&mut sent.tally);
+    }
+    if args.prefill {
+        site.serve()?;
+        (cpu_before, started) = (CpuTimes::now(site.pid()), Instant::now());
+    }
+    let steady = books.await_totals(sent.tally.values().map(|sum| sum.records).sum())?;
     let totals_s = started.elapsed().as_secs_f64();
     let raw_s = if args.without_raw { None } else { Some(books.await_raw(started)?) };
     let cpu = CpuTimes::now(site.pid()).since(&cpu_before);
 
-    site.stop()?;
     let differences = books.differences(&sent.tally)?;
+    site.stop()?;
     let per_s = |elapsed_s: f64| json!((args.records as f64 / elapsed_s).round() as u64);
     let mut figures = vec![
         ("records_sent", json!(args.records)),
         ("records_per_s", per_s(raw_s.unwrap_or(totals_s))),
         ("acknowledged_per_s", per_s(acknowledged_s)),
         ("totals_per_s", per_s(totals_s)),
+        ("totals_steady_per_s", json!(steady.per_s.round())),
         ("raw_per_s", raw_s.map_or(Value::Null, per_s)),
         ("elapsed_s", json!(round(raw_s.unwrap_or(totals_s), 2))),
         ("cpu_s", json!(round(cpu.total_s(), 2))),
@@ -137,7 +149,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ("records_per_cpu_s", per_s(cpu.total_s())),
     ];
     figures.append(&mut sent.figures);
-    figures.extend(seen.figures());
+    figures.extend(seen.iter().flat_map(probe::Seen::figures));
     figures.extend([("tenants", json!(args.tenants)), ("is_exact", json!(differences.is_empty()))]);
     report::print(args.json, &figures);
     anyhow::ensure!(differences.is_empty(), "the totals are not what was sent: {}", differences.join("; "));
@@ -161,9 +173,14 @@ fn send(
 }
 
 fn ids(args: &Args) -> anyhow::Result<Ids> {
+    let is_embedded = args.footing == Footing::Embedded;
     anyhow::ensure!(
-        args.via == Via::Emitter || !args.without_raw,
+        args.via == Via::Emitter || !args.without_raw || !is_embedded,
         "`odometer dev` always keeps a raw book; --without-raw goes with --via emitter"
+    );
+    anyhow::ensure!(
+        !args.prefill || !is_embedded && args.via == Via::Emitter,
+        "--prefill goes with --footing cluster --via emitter"
     );
     match (args.via, args.ids) {
         (Via::Http, Some(IdsArg::Emitted)) => anyhow::bail!("posted records need ids; --ids emitted needs an emitter"),

@@ -1,30 +1,49 @@
-//! Where the pipeline runs: as a node in this process, or as `odometer dev` beside it.
+//! Where the pipeline runs: as a node in this process, as `odometer dev` beside it, or
+//! as `odometer serve` on a cluster's parts.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use odometer::{Cells, Config, Node};
 use odometer_ingest::emitter::HttpTransport;
 use odometer_ingest::log::LogAppender;
+use odometer_ingest::log::kafka::KafkaLog;
 use reqwest::Client;
 use serde::Deserialize;
 
-use super::{Args, Via};
+use super::books::Books;
+use super::cluster::Cluster;
+use super::{Args, Footing, Via};
 
 /// Takes what the process says beside its output; goes with the data directory.
 const STDERR: &str = "stderr.log";
+/// A consumer group gives out its partitions within seconds.
+const READY_WAIT: Duration = Duration::from_secs(60);
+const READY_POLL: Duration = Duration::from_millis(100);
 
 /// A running pipeline.
 pub(crate) enum Site {
     InProcess(Box<Node>),
     Beside(Beside),
+    Cluster(Box<OnCluster>),
 }
 
-/// `odometer dev` as a child process. Killed when it is dropped.
+/// A cluster's parts and the one node on them, once it runs.
+pub(crate) struct OnCluster {
+    cluster: Cluster,
+    binary: PathBuf,
+    directory: PathBuf,
+    /// Where an emitter writes; none where usage goes through the gateway.
+    log: Option<KafkaLog>,
+    node: Option<Beside>,
+}
+
+/// `odometer` as a child process. Killed when it is dropped.
 pub(crate) struct Beside {
     process: Child,
     url: String,
@@ -35,8 +54,16 @@ pub(crate) struct Beside {
 /// How usage gets in and live answers come out.
 #[derive(Clone)]
 pub(crate) enum Access {
-    InProcess { appender: Arc<dyn LogAppender>, cells: Cells },
-    Http { url: String, client: Client },
+    InProcess {
+        appender: Arc<dyn LogAppender>,
+        cells: Cells,
+    },
+    /// With an appender, usage goes straight into the log.
+    Http {
+        url: String,
+        client: Client,
+        appender: Option<Arc<dyn LogAppender>>,
+    },
 }
 
 /// `GET /v1/tenants/{tenant}/usage`, as far as it matters here.
@@ -52,22 +79,47 @@ struct LiveMeter {
 
 impl Site {
     pub(crate) fn start(args: &Args, data_dir: &Path) -> anyhow::Result<Self> {
+        if args.footing == Footing::Cluster {
+            return OnCluster::start(args, data_dir).map(|site| Self::Cluster(Box::new(site)));
+        }
         if args.via == Via::Emitter {
             let config = Config::in_directory(data_dir.to_owned());
             let node = if args.without_raw { Node::start_without_raw_book(&config) } else { Node::start(&config) };
             return Ok(Self::InProcess(Box::new(node?)));
         }
-        let binary = match &args.odometer {
-            Some(path) => path.clone(),
-            None => beside_this_one()?,
-        };
-        Beside::start(&binary, data_dir).map(Self::Beside)
+        let mut command = Command::new(binary(args)?);
+        command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        Beside::start(command, data_dir).map(Self::Beside)
+    }
+
+    /// Starts the node of a cluster that was prefilled.
+    pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Cluster(site) => site.serve(),
+            Self::InProcess(_) | Self::Beside(_) => Ok(()),
+        }
+    }
+
+    /// The books that it writes.
+    pub(crate) fn books(&self, data_dir: &Path) -> Books {
+        match self {
+            Self::InProcess(_) | Self::Beside(_) => Books::in_directory(data_dir),
+            Self::Cluster(site) => Books::Cluster {
+                postgres: site.cluster.postgres_url().to_owned(),
+                clickhouse: site.cluster.clickhouse.clone(),
+            },
+        }
     }
 
     pub(crate) fn access(&self) -> Access {
         match self {
             Self::InProcess(node) => Access::InProcess { appender: node.appender(), cells: node.cells().clone() },
-            Self::Beside(beside) => Access::Http { url: beside.url.clone(), client: Client::new() },
+            Self::Beside(beside) => Access::Http { url: beside.url.clone(), client: Client::new(), appender: None },
+            Self::Cluster(site) => Access::Http {
+                url: site.node.as_ref().map_or_else(String::new, |node| node.url.clone()),
+                client: Client::new(),
+                appender: site.log.as_ref().map(KafkaLog::appender),
+            },
         }
     }
 
@@ -76,6 +128,7 @@ impl Site {
         match self {
             Self::InProcess(_) => None,
             Self::Beside(beside) => Some(beside.process.id()),
+            Self::Cluster(site) => site.node.as_ref().map(|node| node.process.id()),
         }
     }
 
@@ -87,21 +140,46 @@ impl Site {
                 None => Ok(()),
             },
             Self::Beside(beside) => beside.stop(),
+            Self::Cluster(site) => {
+                site.log.map_or(Ok(()), KafkaLog::close)?;
+                site.node.map_or(Ok(()), Beside::stop)
+            }
         }
     }
 }
 
+impl OnCluster {
+    fn start(args: &Args, data_dir: &Path) -> anyhow::Result<Self> {
+        let binary = binary(args)?;
+        let cluster = Cluster::prepare(&binary, data_dir, !args.without_raw)?;
+        let log = (args.via == Via::Emitter).then(|| cluster.log()).transpose()?;
+        let mut site = Self { cluster, binary, directory: data_dir.to_owned(), log, node: None };
+        if !args.prefill {
+            site.serve()?;
+            site.node.as_ref().map_or(Ok(()), Beside::await_ready)?;
+        }
+        Ok(site)
+    }
+
+    fn serve(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.binary);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--roles", self.cluster.roles, "--config"]);
+        command.arg(&self.cluster.config);
+        self.node = Some(Beside::start(command, &self.directory)?);
+        Ok(())
+    }
+}
+
 impl Beside {
-    fn start(binary: &Path, data_dir: &Path) -> anyhow::Result<Self> {
+    fn start(mut command: Command, data_dir: &Path) -> anyhow::Result<Self> {
         let stderr = data_dir.join(STDERR);
-        let mut process = Command::new(binary)
-            .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data_dir)
+        let name = command.get_program().to_owned();
+        let mut process = command
             .env("ODOMETER_LOG", "warn")
             .stdout(Stdio::piped())
             .stderr(File::create(&stderr)?)
             .spawn()
-            .with_context(|| format!("{} cannot be started; build it or give --odometer", binary.display()))?;
+            .with_context(|| format!("{} cannot be started; build it or give --odometer", name.display()))?;
         let stdout = process.stdout.take().context("the process has no output")?;
         // Owned from here on, so that it does not outlive an error.
         let mut beside = Self { process, url: String::new(), stderr };
@@ -111,7 +189,19 @@ impl Beside {
                 return Ok(beside);
             }
         }
-        bail!("{} ended before it was ready: {}", binary.display(), beside.complaints())
+        bail!("{} ended before it was ready: {}", name.display(), beside.complaints())
+    }
+
+    /// Waits until every partition is counted.
+    fn await_ready(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let url = format!("{}/readyz", self.url);
+        let started = Instant::now();
+        while !runtime.block_on(reqwest::get(&url))?.status().is_success() {
+            ensure!(started.elapsed() < READY_WAIT, "{url} does not answer 200: {}", self.complaints());
+            std::thread::sleep(READY_POLL);
+        }
+        Ok(())
     }
 
     fn stop(mut self) -> anyhow::Result<()> {
@@ -149,6 +239,7 @@ impl Access {
     pub(crate) async fn appender(&self) -> anyhow::Result<Arc<dyn LogAppender>> {
         Ok(match self {
             Self::InProcess { appender, .. } => Arc::clone(appender),
+            Self::Http { appender: Some(appender), .. } => Arc::clone(appender),
             Self::Http { url, .. } => Arc::new(HttpTransport::connect(url).await?),
         })
     }
@@ -157,7 +248,7 @@ impl Access {
     pub(crate) async fn live_records(&self, tenant: &str) -> anyhow::Result<u64> {
         match self {
             Self::InProcess { cells, .. } => Ok(cells.of_tenant(tenant).iter().map(|usage| usage.cell.records()).sum()),
-            Self::Http { url, client } => {
+            Self::Http { url, client, .. } => {
                 let response = client.get(format!("{url}/v1/tenants/{tenant}/usage")).send().await?;
                 let answer: LiveAnswer = response.error_for_status()?.json().await?;
                 Ok(answer.usage.iter().map(|meter| meter.records).sum())
@@ -166,6 +257,9 @@ impl Access {
     }
 }
 
-fn beside_this_one() -> anyhow::Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("odometer"))
+fn binary(args: &Args) -> anyhow::Result<PathBuf> {
+    match &args.odometer {
+        Some(path) => Ok(path.clone()),
+        None => Ok(std::env::current_exe()?.with_file_name("odometer")),
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Reading path: [`footing`] (the log, the books, who owns what) → [`recover`] (claim,
 //! restore, learn) → [`counter`] (log → core) → [`committer`] (core → totals book) →
-//! [`raw`] (log and totals → raw book). Wiring only; what is decided is decided in the
+//! [`raw`] (log and totals → rows) → [`pen`] (rows → raw book). Wiring only; what is decided is decided in the
 //! core.
 
 mod announce;
@@ -14,6 +14,7 @@ pub(crate) mod committer;
 mod counter;
 pub(crate) mod files;
 pub(crate) mod footing;
+mod pen;
 pub(crate) mod progress;
 mod raw;
 mod recover;
@@ -40,6 +41,7 @@ use self::counter::{Cadence, Counter, Counting};
 use self::footing::Footing;
 use self::footing::cluster::Cluster;
 use self::footing::embedded::Embedded;
+use self::pen::Pen;
 use self::progress::Progress;
 use self::raw::{Gathering, RawWriter};
 use self::recover::{Recoverer, Recovery};
@@ -274,7 +276,8 @@ impl Parts<'_> {
         let writer = RawWriter {
             log: footing.reader()?,
             totals: footing.books().totals()?,
-            book: footing.raw()?,
+            pen: Pen::start(footing.raw()?, progress)?,
+            book: footing.books().raw()?,
             ownership: footing.writing()?,
             hasher: Hasher::new(config.hash_seed),
             progress: Arc::clone(progress),

@@ -1,6 +1,7 @@
 //! The raw book's thread: follows the totals cursors through the log, gathers judged
-//! rows of the partitions that it owns, and writes them. Slow or unreachable, it
-//! holds up nobody: the log is its buffer.
+//! rows of the partitions that it owns, and hands them to the [`pen`](super::pen), which
+//! writes one batch while the next is gathered. Slow or unreachable, it holds up nobody:
+//! the log is its buffer.
 //!
 //! What it needs to know stands in the books, so whenever its partitions change or a
 //! book fails, it starts again from their cursors.
@@ -18,6 +19,7 @@ use odometer_sink::totals::TotalsBook;
 
 use super::backoff::Backoff;
 use super::footing::{Change, Ownership, log_may_recover};
+use super::pen::{Pen, Stroke};
 use super::progress::{Progress, StageName, with_causes};
 
 /// Log bytes read from one partition at once.
@@ -39,7 +41,9 @@ pub(crate) struct Gathering {
 pub(crate) struct RawWriter {
     pub(crate) log: Box<dyn LogReader>,
     pub(crate) totals: Box<dyn TotalsBook>,
+    /// Asked for cursors only.
     pub(crate) book: Box<dyn RawBook>,
+    pub(crate) pen: Pen,
     pub(crate) ownership: Box<dyn Ownership>,
     pub(crate) hasher: Hasher,
     pub(crate) progress: Arc<Progress>,
@@ -94,6 +98,7 @@ impl RawWriter {
             }
         }
         self.ownership.leave();
+        self.pen.finish();
     }
 
     fn may_recover(&self, error: &RawError) -> bool {
@@ -108,6 +113,8 @@ impl RawWriter {
 
     /// Follows from the books' cursors on, as long as the partitions stay the same.
     fn session(&mut self, backoff: &mut Backoff) -> Result<End, RawError> {
+        // Nobody moves the cursors while they are read.
+        drop(self.pen.wait());
         if self.follow_ownership(None)? {
             return Ok(End::Changed);
         }
@@ -121,15 +128,19 @@ impl RawWriter {
                 drain_until = Some(Instant::now() + DRAIN_MAX);
                 upstream = self.committed()?;
             }
+            if let Some(stroke) = self.pen.poll() {
+                self.finish_stroke(stroke)?;
+                backoff.reset();
+            }
             let fed = self.round(&mut gatherer, &upstream)?;
             let full = gatherer.is_full() || gatherer.rows() >= self.gathering.rows_max;
             if full || !fed && draining || written.elapsed() >= self.gathering.every {
                 self.write(gatherer.take()?)?;
-                backoff.reset();
                 written = Instant::now();
             }
             let is_late = drain_until.is_some_and(|until| Instant::now() >= until);
             if draining && (!fed || is_late && !self.ownership.is_exclusive()) {
+                self.settle()?;
                 return Ok(End::Drained);
             }
             if !draining && self.follow_ownership(Some(&mut gatherer))? {
@@ -155,7 +166,8 @@ impl RawWriter {
             && changes.iter().all(|change| !matches!(change, Change::Lost(_)))
         {
             // What is not written is gathered again by whoever owns it next.
-            let written = gatherer.take().map_err(RawError::from).and_then(|batch| self.write(batch));
+            let taken = gatherer.take().map_err(RawError::from);
+            let written = taken.and_then(|batch| self.write(batch)).and_then(|()| self.settle());
             if let Err(error) = written {
                 tracing::debug!("rows of partitions that go were not written: {}", with_causes(&error));
             }
@@ -244,24 +256,42 @@ impl RawWriter {
         Ok(any)
     }
 
-    /// Repeats until the book has the batch, or the partitions change: then it is
-    /// gathered again by whoever owns them.
+    /// Hands a batch to the pen, once the one before is in the book.
     fn write(&mut self, batch: Option<RawBatch>) -> Result<(), RawError> {
         let Some(batch) = batch else { return Ok(()) };
-        let (started, mut backoff) = (Instant::now(), Backoff::new());
-        while let Err(error) = self.book.write(&batch) {
+        self.settle()?;
+        self.pen.write(batch);
+        Ok(())
+    }
+
+    /// Waits until the book has everything that the pen was given.
+    fn settle(&mut self) -> Result<(), RawError> {
+        match self.pen.wait() {
+            Some(stroke) => self.finish_stroke(stroke),
+            None => Ok(()),
+        }
+    }
+
+    /// Repeats what failed until the book has the batch, or the partitions change: then
+    /// it is gathered again by whoever owns them.
+    fn finish_stroke(&mut self, mut stroke: Stroke) -> Result<(), RawError> {
+        let mut backoff = Backoff::new();
+        while let Err(error) = stroke.outcome {
             self.news.extend(self.ownership.poll(Duration::ZERO)?);
             let leaves = self.draining.load(Ordering::Acquire) && !self.ownership.is_exclusive();
             if !error.is_retryable() || !self.news.is_empty() || leaves || self.progress.failure().is_some() {
                 return Err(error.into());
             }
-            for cursor in batch.cursors() {
+            for cursor in stroke.batch.cursors() {
                 self.progress.of(cursor.partition).stuck(StageName::Raw, with_causes(&error));
             }
             backoff.sleep();
+            self.pen.write(stroke.batch);
+            let Some(next) = self.pen.wait() else { return Ok(()) };
+            stroke = next;
         }
-        metrics::histogram!("odometer_book_commit_seconds", "book" => "raw").record(started.elapsed());
-        for cursor in batch.cursors() {
+        metrics::histogram!("odometer_book_commit_seconds", "book" => "raw").record(stroke.elapsed);
+        for cursor in stroke.batch.cursors() {
             let progress = self.progress.of(cursor.partition);
             progress.raw_offset.store(cursor.next_offset, Ordering::Release);
             progress.moved(StageName::Raw);

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod analysts;
 #[path = "../common/mod.rs"]
 mod common;
 mod nodes;
