@@ -36,7 +36,6 @@ impl Entry {
     /// Its place among all. The placement seed is not known to callers, so that no
     /// choice of ids can crowd one place; it changes no verdict.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the high half of a product is kept")]
     fn mix(&self, placement: u64) -> Mix {
         Mix(((self.low ^ placement).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32)
     }
@@ -60,7 +59,6 @@ impl Slot {
         Self((u64::from(mix.0) << 32) | u64::from(number))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a slot is two halves")]
     fn mix(self) -> Mix {
         Mix((self.0 >> 32) as u32)
     }

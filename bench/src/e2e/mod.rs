@@ -133,8 +133,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let raw_s = if args.without_raw { None } else { Some(books.await_raw(started)?) };
     let cpu = CpuTimes::now(site.pid()).since(&cpu_before);
 
-    site.stop()?;
     let differences = books.differences(&sent.tally)?;
+    site.stop()?;
     let per_s = |elapsed_s: f64| json!((args.records as f64 / elapsed_s).round() as u64);
     let mut figures = vec![
         ("records_sent", json!(args.records)),

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use odometer::{Cells, Config, Node};
@@ -21,6 +22,9 @@ use super::{Args, Footing, Via};
 
 /// Takes what the process says beside its output; goes with the data directory.
 const STDERR: &str = "stderr.log";
+/// A consumer group gives out its partitions within seconds.
+const READY_WAIT: Duration = Duration::from_secs(60);
+const READY_POLL: Duration = Duration::from_millis(100);
 
 /// A running pipeline.
 pub(crate) enum Site {
@@ -152,6 +156,7 @@ impl OnCluster {
         let mut site = Self { cluster, binary, directory: data_dir.to_owned(), log, node: None };
         if !args.prefill {
             site.serve()?;
+            site.node.as_ref().map_or(Ok(()), Beside::await_ready)?;
         }
         Ok(site)
     }
@@ -185,6 +190,18 @@ impl Beside {
             }
         }
         bail!("{} ended before it was ready: {}", name.display(), beside.complaints())
+    }
+
+    /// Waits until every partition is counted.
+    fn await_ready(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let url = format!("{}/readyz", self.url);
+        let started = Instant::now();
+        while !runtime.block_on(reqwest::get(&url))?.status().is_success() {
+            ensure!(started.elapsed() < READY_WAIT, "{url} does not answer 200: {}", self.complaints());
+            std::thread::sleep(READY_POLL);
+        }
+        Ok(())
     }
 
     fn stop(mut self) -> anyhow::Result<()> {

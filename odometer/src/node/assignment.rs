@@ -86,7 +86,10 @@ impl Assignment {
 
     /// Leaves marks for people who look at the log with its own tools.
     pub(crate) fn hint(&self, committed: &[(u32, u64)]) {
-        if let Some(ownership) = &mut self.lock().ownership {
+        // Not worth waiting for: the next commit leaves newer marks.
+        if let Ok(mut inner) = self.inner.try_lock()
+            && let Some(ownership) = &mut inner.ownership
+        {
             committed.iter().for_each(|(partition, next_offset)| ownership.hint(*partition, *next_offset));
         }
     }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod analysts;
 mod bridge;
 #[path = "../common/mod.rs"]
 mod common;

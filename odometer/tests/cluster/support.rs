@@ -14,6 +14,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A topic and two databases, prepared by `odometer migrate`.
 pub(crate) struct Cluster {
+    /// Of the topic and the databases.
+    name: String,
     config: PathBuf,
     directory: TempDir,
     ingress_topic: String,
@@ -45,7 +47,7 @@ impl Cluster {
         let config = directory.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
         let ingress_topic = format!("{name}.ingress");
-        let cluster = Self { config, directory, ingress_topic, _postgres: postgres };
+        let cluster = Self { name, config, directory, ingress_topic, _postgres: postgres };
         for _ in 0..2 {
             let output = run(&["migrate", "--config", cluster.config()]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -73,6 +75,20 @@ impl Cluster {
     /// Starts a node with these roles.
     pub(crate) fn node_with(&self, roles: &str) -> Process {
         Process::spawn(&["serve", "--config", self.config(), "--roles", roles])
+    }
+
+    /// What ClickHouse answers to `sql`, asked by hand.
+    pub(crate) fn clickhouse(&self, sql: &str) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let url = part("ODOMETER_TEST_CLICKHOUSE");
+            let client = reqwest::Client::new();
+            let request = client.post(url).query(&[("database", &self.name)]).body(sql.to_owned());
+            let answer = request.send().await.unwrap();
+            let (status, text) = (answer.status(), answer.text().await.unwrap());
+            assert!(status.is_success(), "{sql}: {text}");
+            text
+        })
     }
 
     pub(crate) fn totals(&self) -> Totals {

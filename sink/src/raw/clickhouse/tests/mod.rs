@@ -2,6 +2,7 @@
 //! its own.
 
 mod reading;
+mod same;
 mod schema;
 mod writing;
 
