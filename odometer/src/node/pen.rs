@@ -50,9 +50,19 @@ impl Pen {
         self.is_writing = self.batches.send(batch).is_ok();
     }
 
+    /// Whether there is something to wait for.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.is_writing
+    }
+
     /// What became of the batch, if that is known.
     pub(crate) fn poll(&mut self) -> Option<Stroke> {
-        let stroke = self.strokes.try_recv().ok();
+        self.wait_for(Duration::ZERO)
+    }
+
+    /// What became of the batch, if that is known within `timeout`.
+    pub(crate) fn wait_for(&mut self, timeout: Duration) -> Option<Stroke> {
+        let stroke = self.strokes.recv_timeout(timeout).ok();
         self.is_writing &= stroke.is_none();
         stroke
     }

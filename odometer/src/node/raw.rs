@@ -147,7 +147,13 @@ impl RawWriter {
                 return Ok(End::Changed);
             }
             if !fed {
-                seen = self.progress.await_commit(seen, IDLE_WAIT.min(self.gathering.every));
+                let idle = IDLE_WAIT.min(self.gathering.every);
+                if self.pen.is_writing() {
+                    // What it has done is told at once.
+                    self.pen.wait_for(idle).map_or(Ok(()), |stroke| self.finish_stroke(stroke))?;
+                } else {
+                    seen = self.progress.await_commit(seen, idle);
+                }
                 upstream = self.committed()?;
             }
         }
