@@ -19,7 +19,7 @@ pub(crate) struct Cluster {
     config: PathBuf,
     directory: TempDir,
     /// Dropped with the test.
-    _postgres: PgDatabase,
+    _postgres: Option<PgDatabase>,
 }
 
 fn part(name: &str) -> String {
@@ -42,6 +42,11 @@ impl Cluster {
             postgres.url(),
             snapshots.display()
         );
+        Self::prepared(name, &text, directory, Some(postgres))
+    }
+
+    /// The cluster that a configuration describes.
+    pub(crate) fn prepared(name: String, text: &str, directory: TempDir, postgres: Option<PgDatabase>) -> Self {
         let config = directory.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
         let cluster = Self { name, config, directory, _postgres: postgres };
