@@ -138,10 +138,13 @@ impl Site {
         let gone = Instant::now();
         let acknowledged = self.ledger.records();
         self.bear(outage, &mut load);
-        note(outage.part, "acknowledged meanwhile", &(self.ledger.records() - acknowledged));
+        let meanwhile = self.ledger.records() - acknowledged;
+        assert!(meanwhile > 0 || outage.goes_on.is_empty(), "{}: there was no load", outage.part);
+        note(outage.part, "acknowledged meanwhile", &meanwhile);
         note(outage.part, "started again after", &gone.elapsed());
-        self.parts.start(outage.part);
         let back = Instant::now();
+        self.parts.start(outage.part);
+        note(outage.part, "answers after", &back.elapsed());
         await_ready(&self.node);
         note(outage.part, "ready again after", &back.elapsed());
         self.catch_up(Follower::Live);
@@ -161,15 +164,14 @@ impl Site {
     /// Looks on until the outage was as long as it shall be, and was noticed.
     fn bear(&self, outage: &Outage, load: &mut Load) {
         let (gone, put_off) = (Instant::now(), self.ledger.put_off.load(Ordering::Relaxed));
-        let (mut longest, mut rounds) = (Duration::ZERO, 0_u32);
+        let mut longest = vec![Duration::ZERO; outage.goes_on.len()];
         let (mut is_named, mut is_put_off) = (false, outage.part != "kafka");
         while gone.elapsed() < outage.length || !is_named || !is_put_off {
             load.check();
-            for follower in outage.goes_on {
+            for (follower, longest) in outage.goes_on.iter().zip(&mut longest) {
                 let asked = Instant::now();
                 self.catch_up(*follower);
-                longest = longest.max(asked.elapsed());
-                rounds += 1;
+                *longest = asked.elapsed().max(*longest);
             }
             let trouble = self.trouble();
             if !is_named && trouble.as_ref().is_some_and(|why| why.contains(outage.trouble)) {
@@ -183,8 +185,9 @@ impl Site {
             assert!(gone.elapsed() < outage.length + PATIENCE, "{} is away, and health says {trouble:?}", outage.part);
             std::thread::sleep(LOOK_EVERY);
         }
-        note(outage.part, "counted everything so many times", &rounds);
-        note(outage.part, "longest wait for that", &longest);
+        for (follower, longest) in outage.goes_on.iter().zip(&longest) {
+            note(outage.part, &format!("longest wait for {follower:?}"), longest);
+        }
     }
 }
 
