@@ -100,7 +100,9 @@ impl Watch {
         let work = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || {
             while !work.wait() {
-                let next = lock(&work.seen).clone().next(&mut watched);
+                // A statement of its own, so that the lock is free during the look.
+                let before = lock(&work.seen).clone();
+                let next = before.next(&mut watched);
                 *lock(&work.seen) = next;
                 watched.recorder.run_upkeep();
             }
@@ -274,7 +276,54 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use odometer_ingest::log::Bounds;
+    use odometer_schemas::log::LogEntry;
+
     use super::*;
+
+    /// A log that says when it is asked, and answers when it is told to.
+    struct Slow {
+        asked: Sender<()>,
+        go: Receiver<()>,
+    }
+
+    impl LogReader for Slow {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn read(&mut self, _: u32, _: u64, _: usize) -> Result<Vec<LogEntry>, LogError> {
+            Ok(Vec::new())
+        }
+
+        fn bounds(&mut self, _: u32) -> Result<Bounds, LogError> {
+            self.asked.send(()).unwrap();
+            let _ = self.go.recv();
+            Ok(Bounds { start_offset: 0, end_offset: 0 })
+        }
+
+        fn wait(&mut self, _: Duration) {}
+    }
+
+    #[test]
+    fn nobody_waits_for_a_look() {
+        let ((asked, is_asked), (go, answer)) = (channel(), channel());
+        let watched = Watched {
+            progress: Arc::new(Progress::new(1)),
+            reader: Box::new(Slow { asked, go: answer }),
+            log: Box::new(LogHealth::default),
+            recorder: PrometheusBuilder::new().build_recorder().handle(),
+        };
+        go.send(()).unwrap();
+        let watch = Watch::start(watched).unwrap();
+        // The first look, and the one under way.
+        (0..2).for_each(|_| is_asked.recv().unwrap());
+        assert!(watch.shared.seen.try_lock().is_ok(), "health waits for the log");
+        drop(go);
+    }
 
     #[test]
     fn a_stage_stands_from_the_first_look_that_finds_it_with_work_at_the_same_offset() {

@@ -20,7 +20,7 @@ pub(crate) struct Cluster {
     directory: TempDir,
     ingress_topic: String,
     /// Dropped with the test.
-    _postgres: PgDatabase,
+    _postgres: Option<PgDatabase>,
 }
 
 pub(crate) fn part(name: &str) -> String {
@@ -44,6 +44,11 @@ impl Cluster {
             postgres.url(),
             snapshots.display()
         );
+        Self::prepared(name, &text, directory, Some(postgres))
+    }
+
+    /// The cluster that a configuration describes.
+    pub(crate) fn prepared(name: String, text: &str, directory: TempDir, postgres: Option<PgDatabase>) -> Self {
         let config = directory.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
         let ingress_topic = format!("{name}.ingress");
