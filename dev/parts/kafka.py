@@ -55,7 +55,8 @@ class Kafka(Part):
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "--standalone"]
-        words = [*tool, "-t", cluster, "-c", str(self.config)]
+        # As one word: an id may begin with a hyphen.
+        words = [*tool, f"--cluster-id={cluster}", "-c", str(self.config)]
         run(self.java(words), "formatting Kafka's storage")
 
     def command(self, ports):
