@@ -7,6 +7,7 @@ compresses an answer and never keeps an insert's data beyond its request.
 """
 
 import argparse
+import contextlib
 import email.parser
 import email.policy
 import re
@@ -56,9 +57,13 @@ class Engine:
         self.scratch.mkdir(exist_ok=True)
         for left in self.scratch.iterdir():
             left.unlink()
+        # The engine drops tables in the background only if it found some metadata when
+        # it opened its folder; else `DROP … SYNC` waits for ever. So an empty folder is
+        # opened twice.
+        with contextlib.closing(chdb.connect(str(folder / "data"))) as first:
+            # As the container image makes it from CLICKHOUSE_DB.
+            first.query("CREATE DATABASE IF NOT EXISTS odometer")
         self.session = chdb.connect(str(folder / "data"))
-        # As the container image makes it from CLICKHOUSE_DB.
-        self.session.query("CREATE DATABASE IF NOT EXISTS odometer")
         self.lock = threading.Lock()
 
     def run(self, request):
