@@ -4,6 +4,7 @@
 use bincode::{Decode, Encode};
 
 use crate::definitions::Definitions;
+use crate::quota::{Plan, PlanOrigin, QuotaOperation, TenantTerms};
 
 /// One control record, the whole body of a control envelope.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -29,5 +30,33 @@ pub enum Control {
         close_id: String,
         /// Unix milliseconds, exclusive end of the last closed period.
         through_ms: i64,
+    },
+    /// A node took the partition over with this epoch. Quota operations of older ones
+    /// that stand behind it are void: their node may not know yet that it was
+    /// followed.
+    Owner {
+        /// As in the totals book.
+        epoch: u64,
+    },
+    /// A plan holds from here on, under its name.
+    Plan {
+        /// The plan.
+        plan: Plan,
+        /// Who may replace it.
+        origin: PlanOrigin,
+    },
+    /// What a tenant is entitled to from here on.
+    Terms {
+        /// Whose.
+        tenant: String,
+        /// Plan and overrides.
+        terms: TenantTerms,
+    },
+    /// Reservations were made, extended, committed or released.
+    Quota {
+        /// The epoch of the node that decided.
+        epoch: u64,
+        /// In the order in which they were decided.
+        operations: Vec<QuotaOperation>,
     },
 }

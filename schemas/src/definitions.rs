@@ -7,7 +7,7 @@ use crate::meter::{Meter, MeterError};
 
 /// The version of the judging rules that this build knows. A partition whose
 /// definitions carry a higher one must not be owned by it.
-pub const RULES_VERSION: u32 = 1;
+pub const RULES_VERSION: u32 = 2;
 
 /// Most meters of one installation. Keeps a meter's number inside 16 bits and the
 /// definitions record far inside one envelope.

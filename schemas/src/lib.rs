@@ -21,6 +21,7 @@ pub mod meter;
 pub mod partition;
 pub mod period;
 pub mod quantity;
+pub mod quota;
 pub mod record;
 pub mod row;
 pub mod sketch;
