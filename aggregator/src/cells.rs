@@ -12,6 +12,9 @@ use odometer_schemas::digest::{Digest, RecordHash};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::time::{Interval, MINUTE_MS, TimeMs};
 
+use crate::quota::Word;
+use crate::quota::as_settled;
+
 /// Minutes that a cell shows live. Longer windows are answered from rollups.
 pub const RECENT_MINUTES: usize = 8;
 
@@ -33,6 +36,8 @@ pub struct Cell {
     /// Digest of the accepted records, low half first. Only the writer reads it.
     digest: [AtomicU64; 2],
     recent: [RecentMinute; RECENT_MINUTES],
+    /// What quota decides on: settled and held, on a line of its own.
+    word: Word,
 }
 
 /// One minute of event time. A slot is reused when its minute has passed out of the
@@ -62,6 +67,7 @@ impl Cell {
             sum: Default::default(),
             digest: Default::default(),
             recent: std::array::from_fn(|_| minute()),
+            word: Word::default(),
         }
     }
 
@@ -82,6 +88,13 @@ impl Cell {
     #[must_use]
     pub fn settled(&self) -> i64 {
         self.settled.load(Relaxed)
+    }
+
+    /// What quota decides on.
+    #[inline]
+    #[must_use]
+    pub fn word(&self) -> &Word {
+        &self.word
     }
 
     /// Accepted records.
@@ -133,11 +146,17 @@ impl Cell {
         self.records.store(records, Relaxed);
     }
 
-    /// Publishes the aggregated value.
+    /// Publishes the aggregated value. What quota decides on moves with it, and by
+    /// what a reservation does not hold any more for the same record, in one step.
     #[inline]
-    pub(crate) fn publish(&self, value: i128) {
+    pub(crate) fn publish(&self, value: i128, held_change: i64) {
         let saturated = i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
+        let before = self.settled.load(Relaxed);
         self.settled.store(saturated, Relaxed);
+        let change = as_settled(saturated) - as_settled(before) + held_change;
+        if change != 0 {
+            self.word.move_by(change);
+        }
     }
 
     #[inline]
@@ -180,6 +199,7 @@ impl Cell {
     pub(crate) fn prefetch(&self, minute_ms: i64) {
         crate::prefetch::prefetch(std::slice::from_ref(&self.start_ms), 0);
         crate::prefetch::prefetch(&self.recent, ring_index(minute_ms));
+        crate::prefetch::prefetch(std::slice::from_ref(&self.word), 0);
     }
 }
 
@@ -233,8 +253,16 @@ impl LiveCells {
         self.tenants.len()
     }
 
-    pub(crate) fn show(&self, tenant: &Arc<str>, usage: LiveUsage) {
-        self.tenants.entry(Arc::clone(tenant)).or_default().push(usage);
+    /// The counter of a tenant's meter in a period; made if nobody asked for it yet.
+    pub(crate) fn cell(&self, tenant: &Arc<str>, meter: &str, aggregation: Aggregation, period: Interval) -> Arc<Cell> {
+        let mut found = self.tenants.entry(Arc::clone(tenant)).or_default();
+        let usage = found.iter().find(|usage| usage.cell.period() == period && *usage.meter == *meter);
+        if let Some(usage) = usage {
+            return Arc::clone(&usage.cell);
+        }
+        let cell = Arc::new(Cell::new(period));
+        found.push(LiveUsage { meter: meter.into(), aggregation, cell: Arc::clone(&cell) });
+        cell
     }
 
     pub(crate) fn withdraw(&self, tenant: &str, cell: &Arc<Cell>) {
@@ -262,7 +290,7 @@ mod tests {
         for _ in 0..3 {
             cell.add(i64::MAX, RecordHash(u128::MAX / 2));
         }
-        cell.publish(cell.sum());
+        cell.publish(cell.sum(), 0);
         assert_eq!(cell.sum(), 3 * i128::from(i64::MAX));
         assert_eq!((cell.settled(), cell.records()), (i64::MAX, 3));
         assert_eq!(cell.digest().0, (u128::MAX / 2).wrapping_mul(3));

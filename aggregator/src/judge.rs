@@ -16,11 +16,15 @@ use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::{RejectReason, Verdict, VerdictCounts, pack};
 
 use crate::dedupe::{Ids, Marks, Seen};
+use crate::quota::{Layers, QuotaBook};
 use crate::rules::Rules;
-use crate::totals::{SeriesId, SeriesKey, Totals};
+use crate::totals::{Counting, SeriesId, SeriesKey, Target, Totals};
 
 /// Records between a prefetch and its use: enough work to hide a memory access.
 const PREFETCH_AHEAD: usize = 12;
+
+/// The dimension that names a record's API key, for limits per key.
+const KEY_DIMENSION: &str = "key";
 
 /// How much of event time counts as recent for the live minutes.
 const RECENT_MS: i64 = crate::cells::RECENT_MINUTES as i64 * odometer_schemas::time::MINUTE_MS;
@@ -50,6 +54,8 @@ struct Hashed {
     time: TimeMs,
     scope: u32,
     emitted: bool,
+    /// It carries a reservation.
+    is_governed: bool,
 }
 
 /// Where and when an envelope stands.
@@ -70,6 +76,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) marks: &'a mut Marks,
     pub(crate) totals: &'a mut Totals,
     pub(crate) counts: &'a mut VerdictCounts,
+    pub(crate) quota: &'a mut QuotaBook,
 }
 
 impl Bench<'_> {
@@ -155,13 +162,42 @@ impl Bench<'_> {
         }
         let time = TimeMs(seen.time_ms);
         let rules = self.rules;
-        let target = self.totals.target(series, time, |tenant| rules.period_of(tenant, time));
+        let mut target = self.totals.target(series, time, |tenant| rules.period_of(tenant, time));
         if rules.is_closed(target.period) {
             return Verdict::Late;
         }
         let is_recent = seen.time_ms > one.place.log_time.0 - RECENT_MS;
-        self.totals.add(target, &seen, one.hashed.hash, is_recent);
+        let held_change = match one.hashed.is_governed || self.quota.is_layered() {
+            true => self.govern(one, series, &mut target, &seen),
+            false => 0,
+        };
+        self.totals.add(target, &seen, Counting { hash: one.hashed.hash, is_recent, held_change });
         Verdict::Accepted
+    }
+
+    /// Draws a record's reservation down, and settles it for its subject and key; by
+    /// how much the word of the record's own counter moves for that.
+    #[cold]
+    fn govern(&mut self, one: &One<'_, '_>, series: SeriesId, target: &mut Target, seen: &Observation) -> i64 {
+        let (tenant, meter) = self.totals.names(series);
+        let quantity = match self.totals.active(series) {
+            Some(Aggregation::Count) => 1,
+            _ => seen.quantity,
+        };
+        let record = one.usage.record(one.index);
+        let text = |at: usize| one.usage.strings()[at];
+        let reservation = record.reservation.map(text);
+        if self.quota.is_layered() {
+            let user = reservation.map_or((None, None), |id| self.quota.user_of(&tenant, id));
+            let user = (user.0.map(str::to_owned), user.1.map(str::to_owned));
+            let mut dimensions = record.dimensions.into_iter().flat_map(|set| one.usage.dimensions(set));
+            let key = dimensions.find(|(name, _)| *name == KEY_DIMENSION).map(|(_, value)| value);
+            let (subject, key) = (record.subject.map(text).or(user.0.as_deref()), key.or(user.1.as_deref()));
+            let layers = Layers { tenant: &tenant, subject, key };
+            self.quota.settle(layers, &meter, target.period, quantity);
+        }
+        let cell = self.totals.cell(target);
+        reservation.map_or(0, |id| self.quota.draw((&tenant, id), &meter, quantity, &cell))
     }
 
     /// The rules that a record breaks whatever was seen before.
@@ -290,6 +326,7 @@ impl Scratch {
             time: record.time.unwrap_or(append_time),
             scope,
             emitted: matches!(record.id, IdRef::Emitted(_)),
+            is_governed: record.reservation.is_some(),
         }
     }
 }

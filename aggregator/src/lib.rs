@@ -6,17 +6,20 @@
 //! entries.
 //!
 //! Reading path: [`processor`] (the life of a partition) → `judge` (one envelope)
-//! → `dedupe` (is this id new?) and `totals` (what does it add to?).
+//! → `dedupe` (is this id new?) and `totals` (what does it add to?); [`quota`] decides
+//! on the same counters, from any thread, and is told the time by whoever asks.
 
 pub mod cells;
 pub mod dedupe;
 mod judge;
 mod prefetch;
 pub mod processor;
+pub mod quota;
 mod rules;
 mod snapshot;
 mod totals;
 
 pub use cells::{Cell, LiveCells, LiveUsage};
-pub use processor::{Options, Processor, Refusal};
+pub use processor::{LiveState, Options, Processor, Refusal};
+pub use quota::LiveQuota;
 pub use snapshot::{Snapshot, SnapshotError};

@@ -15,12 +15,14 @@ use odometer_schemas::digest::Hasher;
 use odometer_schemas::envelope::{Decoded, Usage, decode};
 use odometer_schemas::limits::ENVELOPE_RECORDS_MAX;
 use odometer_schemas::log::LogEntry;
+use odometer_schemas::quota::{Plan, PlanOrigin};
 use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::{Verdict, VerdictCounts, pack, unpack};
 
 use crate::cells::{Cell, LiveCells};
 use crate::dedupe::{Ids, Marks};
 use crate::judge::{Bench, Place, Scratch};
+use crate::quota::{LiveQuota, QuotaBook};
 use crate::rules::Rules;
 use crate::snapshot::Snapshot;
 use crate::totals::{SeriesKey, Totals};
@@ -48,6 +50,22 @@ impl Options {
     pub const IDS_MAX_DEFAULT: usize = 100_000_000;
     /// 4 million totals: a gigabyte.
     pub const TOTALS_MAX_DEFAULT: usize = 4_000_000;
+}
+
+/// What a partition shows while it is counted: shared with whoever answers.
+#[derive(Clone, Debug)]
+pub struct LiveState {
+    /// Its live counters.
+    pub cells: LiveCells,
+    /// Its decisions.
+    pub quota: LiveQuota,
+}
+
+impl Default for LiveState {
+    fn default() -> Self {
+        let cells = LiveCells::default();
+        Self { quota: LiveQuota::new(cells.clone()), cells }
+    }
 }
 
 /// Why an entry was not taken. Nothing has changed; the same entry may be offered
@@ -97,6 +115,7 @@ pub struct Processor {
     ids: Ids,
     marks: Marks,
     totals: Totals,
+    quota: QuotaBook,
     exceptions: Vec<ExceptionsRow>,
     definitions: Vec<DefinitionsAt>,
     scratch: Scratch,
@@ -111,7 +130,7 @@ impl Processor {
         options: Options,
         state: &PartitionState,
         snapshot: Option<Snapshot>,
-        cells: LiveCells,
+        live: LiveState,
     ) -> Result<Self, RestoreError> {
         let hasher = Hasher::new(options.hash_seed);
         let rules = match &state.rules {
@@ -127,8 +146,15 @@ impl Processor {
             Some(snapshot) => (snapshot.next_offset, snapshot.log_time, snapshot.into_ids(options.placement_seed)),
             None => (0, TimeMs(0), Ids::new(first_rule, options.placement_seed)),
         };
+        let LiveState { cells, quota: live } = live;
         let mut totals = Totals::new(cells);
         restore_totals(&mut totals, &hasher, state)?;
+        for (tenant, anchors) in rules.anchors() {
+            live.set_anchors(tenant, anchors.clone());
+        }
+        live.set_meters(rules.definitions.as_ref());
+        let mut quota = QuotaBook::new(live);
+        quota.restore(&state.quota).map_err(|what| unreadable(&what))?;
         let mut restored = Self {
             options,
             hasher,
@@ -142,6 +168,7 @@ impl Processor {
             ids,
             marks: Marks::restore(&state.marks),
             totals,
+            quota,
             exceptions: Vec::new(),
             definitions: Vec::new(),
             scratch: Scratch::default(),
@@ -261,6 +288,7 @@ impl Processor {
             marks: &mut self.marks,
             totals: &mut self.totals,
             counts: &mut self.counts,
+            quota: &mut self.quota,
         };
         self.exceptions.extend(bench.judge(usage, place, &mut self.scratch));
     }
@@ -271,14 +299,24 @@ impl Processor {
             Control::Definitions(definitions) => {
                 self.ids.set_rule(definitions.dedupe, self.log_time.0);
                 let adopted = self.rules.adopt(definitions).clone();
+                self.quota.live().set_meters(Some(&adopted));
                 self.definitions.push(DefinitionsAt { offset, definitions: adopted });
                 self.activate();
             }
             Control::Anchor { tenant, anchor_ms } => {
                 let ahead_ms = self.rules.definitions.as_ref().map_or(0, |d| d.future_ms_max);
-                self.rules.set_anchor(tenant, anchor_ms, self.log_time.plus_ms(ahead_ms));
+                self.rules.set_anchor(tenant.clone(), anchor_ms, self.log_time.plus_ms(ahead_ms));
+                self.quota.live().set_anchors(&tenant, self.rules.anchors_of(&tenant));
             }
-            Control::Close { through_ms, .. } => self.rules.close(through_ms),
+            Control::Close { through_ms, .. } => {
+                self.rules.close(through_ms);
+                let rules = &self.rules;
+                self.quota.close(|period| rules.is_closed(period));
+            }
+            Control::Owner { epoch } => return self.quota.own(epoch),
+            Control::Plan { plan, origin } => return self.quota.plan(plan, origin),
+            Control::Terms { tenant, terms } => return self.quota.terms(&tenant, terms),
+            Control::Quota { epoch, operations } => return self.quota.operate(epoch, operations),
         }
         self.rules_changed = true;
     }
@@ -291,6 +329,7 @@ impl Processor {
     fn move_log_time(&mut self, append_time: TimeMs) {
         self.log_time = self.log_time.max(append_time);
         self.ids.advance(self.log_time.0);
+        self.quota.advance(self.log_time.0);
     }
 
     /// What changed since the last call, absolute values; `None` when nothing did.
@@ -311,6 +350,7 @@ impl Processor {
             exceptions: std::mem::take(&mut self.exceptions),
             rules: rules_changed.then(|| self.rules.to_bytes()),
             definitions: std::mem::take(&mut self.definitions),
+            quota: self.quota.take_dirty(),
         };
         if rules_changed {
             let rules = &self.rules;
@@ -324,7 +364,7 @@ impl Processor {
     /// while the totals book cannot be reached.
     #[must_use]
     pub fn pending_rows(&self) -> usize {
-        self.totals.dirty() + self.exceptions.len()
+        self.totals.dirty() + self.exceptions.len() + self.quota.pending()
     }
 
     /// Writes down the ids as of [`next_offset`](Self::next_offset).
@@ -361,6 +401,17 @@ impl Processor {
     #[must_use]
     pub fn redefined<'a>(&self, wanted: &'a Definitions) -> Option<&'a str> {
         self.rules.redefined(wanted)
+    }
+
+    /// The plans in force, and where each is from.
+    pub fn plans(&self) -> impl Iterator<Item = (&Plan, PlanOrigin)> {
+        self.quota.plans()
+    }
+
+    /// The newest owner that the log names.
+    #[must_use]
+    pub fn quota_epoch(&self) -> u64 {
+        self.quota.epoch()
     }
 
     /// Ids remembered, and log time since which all of them are.

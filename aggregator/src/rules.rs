@@ -20,8 +20,12 @@ pub(crate) struct Rules {
     retired: Vec<Meter>,
     /// Periods that ended at or before it are closed, Unix milliseconds.
     pub(crate) closed_through_ms: Option<i64>,
-    anchors: BTreeMap<String, Vec<AnchorChange>>,
+    anchors: BTreeMap<String, Anchors>,
 }
+
+/// The changes of one tenant's anchor, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
+pub(crate) struct Anchors(Vec<AnchorChange>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 struct AnchorChange {
@@ -62,18 +66,17 @@ impl Rules {
 
     /// The period of `tenant` that holds `time`.
     pub(crate) fn period_of(&self, tenant: &str, time: TimeMs) -> Interval {
-        let changes = self.anchors.get(tenant).map_or(&[][..], Vec::as_slice);
-        let next = changes.partition_point(|change| change.from_ms <= time.0);
-        let current = next.checked_sub(1).map(|at| changes[at]);
-        let mut period = current.map_or(PeriodRule::CalendarMonth, AnchorChange::rule).period_of(time);
-        // The first period under a new anchor begins where the old one ended.
-        if let Some(change) = current {
-            period.start = period.start.max(TimeMs(change.from_ms));
-        }
-        if let Some(change) = changes.get(next) {
-            period.end = period.end.min(TimeMs(change.from_ms));
-        }
-        period
+        self.anchors.get(tenant).map_or_else(|| Anchors::default().period_of(time), |anchors| anchors.period_of(time))
+    }
+
+    /// The tenants that moved their anchor, and how.
+    pub(crate) fn anchors(&self) -> impl Iterator<Item = (&str, &Anchors)> {
+        self.anchors.iter().map(|(tenant, anchors)| (tenant.as_str(), anchors))
+    }
+
+    /// How a tenant moved its anchor.
+    pub(crate) fn anchors_of(&self, tenant: &str) -> Anchors {
+        self.anchors.get(tenant).cloned().unwrap_or_default()
     }
 
     /// A new anchor holds from the end of the period that `latest` is in: the latest
@@ -81,7 +84,7 @@ impl Rules {
     /// its bounds, or two totals would share one start.
     pub(crate) fn set_anchor(&mut self, tenant: String, anchor_ms: Option<i64>, latest: TimeMs) {
         let from_ms = self.period_of(&tenant, latest).end.0;
-        let changes = self.anchors.entry(tenant).or_default();
+        let changes = &mut self.anchors.entry(tenant).or_default().0;
         changes.retain(|change| change.from_ms < from_ms);
         changes.push(AnchorChange { from_ms, anchor_ms });
         if changes.len() > ANCHOR_CHANGES_MAX {
@@ -104,6 +107,24 @@ impl Rules {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (rules, used) = bincode::decode_from_slice(bytes, bincode::config::standard()).ok()?;
         (used == bytes.len()).then_some(rules)
+    }
+}
+
+impl Anchors {
+    /// The period that holds `time`.
+    pub(crate) fn period_of(&self, time: TimeMs) -> Interval {
+        let changes = self.0.as_slice();
+        let next = changes.partition_point(|change| change.from_ms <= time.0);
+        let current = next.checked_sub(1).map(|at| changes[at]);
+        let mut period = current.map_or(PeriodRule::CalendarMonth, AnchorChange::rule).period_of(time);
+        // The first period under a new anchor begins where the old one ended.
+        if let Some(change) = current {
+            period.start = period.start.max(TimeMs(change.from_ms));
+        }
+        if let Some(change) = changes.get(next) {
+            period.end = period.end.min(TimeMs(change.from_ms));
+        }
+        period
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use criterion::{Criterion, SamplingMode, Throughput};
-use odometer_aggregator::{LiveCells, Options, Processor, Snapshot};
+use odometer_aggregator::{LiveState, Options, Processor, Snapshot};
 use odometer_bench::traffic::{Ids, TENANTS_DEFAULT, Traffic, write_ndjson};
 use odometer_ingest::gateway::{self, Door, GatewayOptions, Incoming, Terms};
 use odometer_ingest::log::embedded::{EmbeddedLog, EmbeddedOptions};
@@ -100,7 +100,7 @@ impl Partition {
             totals_max: usize::MAX / 2,
             placement_seed: 0x5eed,
         };
-        let processor = Processor::restore(options, &PartitionState::default(), None, LiveCells::default());
+        let processor = Processor::restore(options, &PartitionState::default(), None, LiveState::default());
         let mut processor = processor.expect("an empty state is a good one");
         processor.handle(&definitions_entry(0)).expect("built-in definitions are accepted");
         Self { processor, traffic: Traffic::new(1, TENANTS_DEFAULT, ids), next_offset: 1 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use clap::Parser;
-use odometer_aggregator::{LiveCells, Options, Processor};
+use odometer_aggregator::{LiveState, Options, Processor};
 use odometer_bench::random::Random;
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         totals_max: usize::MAX / 2,
         placement_seed: 0x5eed,
     };
-    let mut processor = Processor::restore(options, &PartitionState::default(), None, LiveCells::default())?;
+    let mut processor = Processor::restore(options, &PartitionState::default(), None, LiveState::default())?;
     let definitions = encode_control(&Control::Definitions(Definitions::built_in()), Origin::default());
     processor.handle(&LogEntry { partition: 0, offset: 0, append_time: TimeMs(BEGIN_MS), bytes: definitions })?;
 

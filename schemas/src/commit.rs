@@ -5,6 +5,7 @@
 use bincode::{Decode, Encode};
 
 use crate::definitions::Definitions;
+use crate::quota::QuotaRow;
 use crate::time::TimeMs;
 use crate::verdict::VerdictCounts;
 
@@ -31,6 +32,8 @@ pub struct PartitionCommit {
     pub rules: Option<Vec<u8>>,
     /// Definitions that came into force, each at its offset.
     pub definitions: Vec<DefinitionsAt>,
+    /// Changed quota state, absolute values.
+    pub quota: Vec<QuotaRow>,
 }
 
 /// Definitions and the offset of the envelope that brought them.
@@ -107,6 +110,8 @@ pub struct PartitionState {
     pub marks: Vec<SourceMark>,
     /// The aggregator's rules state as last committed.
     pub rules: Option<Vec<u8>>,
+    /// All quota state of the partition.
+    pub quota: Vec<QuotaRow>,
 }
 
 impl PartitionState {

@@ -12,7 +12,7 @@ use odometer_schemas::digest::{Digest, RecordHash};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::time::{Interval, TimeMs, WindowKind};
 
-use crate::cells::{Cell, LiveCells, LiveUsage};
+use crate::cells::{Cell, LiveCells};
 use crate::prefetch::prefetch;
 pub(crate) use table::{SeriesId, SeriesKey};
 
@@ -73,6 +73,15 @@ pub(crate) struct Target {
     is_open: bool,
     /// The period that the record falls into.
     pub(crate) period: Interval,
+}
+
+/// What counting one accepted record needs besides the record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counting {
+    pub(crate) hash: RecordHash,
+    pub(crate) is_recent: bool,
+    /// What a reservation holds less on the same counter because of the record.
+    pub(crate) held_change: i64,
 }
 
 impl Totals {
@@ -169,7 +178,8 @@ impl Totals {
 
     /// Counts one accepted record, right after its [`target`](Self::target) was found.
     #[inline]
-    pub(crate) fn add(&mut self, target: Target, seen: &Observation, hash: RecordHash, is_recent: bool) {
+    pub(crate) fn add(&mut self, target: Target, seen: &Observation, counting: Counting) {
+        let Counting { hash, is_recent, held_change } = counting;
         if !target.is_open {
             self.open(target.series, target.period);
         }
@@ -180,12 +190,12 @@ impl Totals {
             dirty.push(*slot);
         }
         match hot.aggregation {
-            Aggregation::Sum => cell.publish(cell.sum()),
-            Aggregation::Count => cell.publish(i128::from(cell.records())),
+            Aggregation::Sum => cell.publish(cell.sum(), held_change),
+            Aggregation::Count => cell.publish(i128::from(cell.records()), held_change),
             _ => {
                 if let Some(total) = extras.get_mut(slot) {
                     total.add(seen);
-                    cell.publish(total.value());
+                    cell.publish(total.value(), held_change);
                 }
             }
         }
@@ -194,27 +204,43 @@ impl Totals {
         }
     }
 
+    /// The counter that a record would be added to; opened if need be.
+    pub(crate) fn cell(&mut self, target: &mut Target) -> Arc<Cell> {
+        if !target.is_open {
+            self.open(target.series, target.period);
+            target.is_open = true;
+        }
+        let current = self.hot[target.series.0 as usize].current.as_ref();
+        Arc::clone(&current.expect("an open total has its cell").1)
+    }
+
+    /// The tenant and meter of a series.
+    pub(crate) fn names(&self, series: SeriesId) -> (Arc<str>, Arc<str>) {
+        let series = &self.series[series.0 as usize];
+        (Arc::clone(&series.tenant), Arc::clone(&series.meter))
+    }
+
     #[cold]
     fn open(&mut self, series: SeriesId, period: Interval) {
         let aggregation = self.hot[series.0 as usize].aggregation;
-        self.put(series, Cell::new(period), Accumulator::new(aggregation));
+        self.put(series, period, Accumulator::new(aggregation));
     }
 
     /// Puts back a total from the book.
     pub(crate) fn restore(&mut self, series: SeriesId, row: &TotalRow, total: Accumulator) {
-        let cell = Cell::new(Interval { start: TimeMs(row.period_start_ms), end: TimeMs(row.period_end_ms) });
-        cell.restore(total.sum, total.records, Digest(row.digest));
-        cell.publish(total.value());
-        self.put(series, cell, total);
+        let period = Interval { start: TimeMs(row.period_start_ms), end: TimeMs(row.period_end_ms) };
+        let (sum, records, value) = (total.sum, total.records, total.value());
+        let cell = self.put(series, period, total);
+        cell.restore(sum, records, Digest(row.digest));
+        cell.publish(value, 0);
     }
 
-    fn put(&mut self, series: SeriesId, cell: Cell, total: Accumulator) {
+    fn put(&mut self, series: SeriesId, period: Interval, total: Accumulator) -> Arc<Cell> {
         let hot = &mut self.hot[series.0 as usize];
         let owner = &mut self.series[series.0 as usize];
-        let cell = Arc::new(cell);
-        let usage =
-            LiveUsage { meter: Arc::clone(&owner.meter), aggregation: hot.aggregation, cell: Arc::clone(&cell) };
-        self.cells.show(&owner.tenant, usage);
+        // A decision may have asked for it before there was any usage.
+        let cell = self.cells.cell(&owner.tenant, &owner.meter, hot.aggregation, period);
+        let made = Arc::clone(&cell);
         let slot = self
             .free
             .pop()
@@ -231,6 +257,7 @@ impl Totals {
         }
         owner.slots.push(slot);
         hot.current = Some((slot, current));
+        made
     }
 
     /// What changed since the last call, absolute values, by tenant, meter and

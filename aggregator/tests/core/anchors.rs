@@ -1,6 +1,6 @@
 //! A tenant's periods change under usage that is already counted.
 
-use odometer_aggregator::{LiveCells, Processor};
+use odometer_aggregator::{LiveState, Processor};
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
 use odometer_schemas::envelope::Origin;
@@ -43,7 +43,7 @@ fn a_period_with_usage_keeps_its_bounds() {
         ("2026-03-31T23:59:00Z", usage("3", "2026-03-31T23:59:00Z")),
         ("2026-04-01T00:02:00Z", usage("2", "2026-04-01T00:02:00Z")),
     ];
-    let mut processor = Processor::restore(OPTIONS, &PartitionState::default(), None, LiveCells::default()).unwrap();
+    let mut processor = Processor::restore(OPTIONS, &PartitionState::default(), None, LiveState::default()).unwrap();
     for (offset, (append_time, message)) in log.into_iter().enumerate() {
         let entry =
             LogEntry { partition: 0, offset: offset as u64, append_time: at(append_time), bytes: message.bytes() };

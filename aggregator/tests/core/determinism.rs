@@ -2,13 +2,13 @@
 //! restored from any snapshot or from none, gives byte-identical commits.
 
 use crate::support::{MemoryBook, OPTIONS, any_log};
-use odometer_aggregator::{LiveCells, Processor};
+use odometer_aggregator::{LiveState, Processor};
 use odometer_schemas::commit::{PartitionCommit, PartitionState};
 use odometer_schemas::log::LogEntry;
 use proptest::prelude::*;
 
 fn fresh() -> Processor {
-    Processor::restore(OPTIONS, &PartitionState::default(), None, LiveCells::default()).unwrap()
+    Processor::restore(OPTIONS, &PartitionState::default(), None, LiveState::default()).unwrap()
 }
 
 fn bytes(commit: &PartitionCommit) -> Vec<u8> {
@@ -79,7 +79,7 @@ proptest! {
                     processor.poll_commit().iter().for_each(|commit| book.apply(commit));
                 }
             }
-            (book.totals, book.exceptions, book.state)
+            (book.totals, book.exceptions, book.quota, book.state)
         };
         prop_assert_eq!(book(&cuts), book(&[]));
     }

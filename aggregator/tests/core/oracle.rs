@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::support::{MemoryBook, OPTIONS, any_log};
-use odometer_aggregator::{LiveCells, Processor};
+use odometer_aggregator::{LiveState, Processor};
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
@@ -80,7 +80,13 @@ impl Naive {
                 self.turn_buckets();
             }
             Control::Close { through_ms, .. } => self.closed_through_ms = self.closed_through_ms.max(through_ms),
-            Control::Tick | Control::Anchor { .. } => {}
+            // Quota decides about no record.
+            Control::Tick
+            | Control::Anchor { .. }
+            | Control::Owner { .. }
+            | Control::Plan { .. }
+            | Control::Terms { .. }
+            | Control::Quota { .. } => {}
         }
     }
 
@@ -179,7 +185,7 @@ proptest! {
             _ => false,
         };
         let mut naive = Naive::default();
-        let mut processor = Processor::restore(OPTIONS, &PartitionState::default(), None, LiveCells::default()).unwrap();
+        let mut processor = Processor::restore(OPTIONS, &PartitionState::default(), None, LiveState::default()).unwrap();
         let mut book = MemoryBook::default();
         for entry in log.iter().filter(|entry| !is_anchor(entry)) {
             let expected = naive.handle(entry);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use odometer_aggregator::{LiveCells, Options, Processor, Snapshot};
+use odometer_aggregator::{LiveState, Options, Processor, Snapshot};
 use odometer_schemas::commit::{PartitionCommit, PartitionState, SourceMark, TotalRow};
 use odometer_schemas::control::Control;
 use odometer_schemas::definitions::{DedupeRule, Definitions};
@@ -10,6 +10,9 @@ use odometer_schemas::envelope::{EnvelopeBuilder, Origin, encode_control};
 use odometer_schemas::log::LogEntry;
 use odometer_schemas::meter::{Aggregation, Meter};
 use odometer_schemas::quantity::Quantity;
+use odometer_schemas::quota::{
+    Action, Decision, HeldItem, Limit, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, Scope, TenantTerms,
+};
 use odometer_schemas::record::Record;
 use odometer_schemas::time::TimeMs;
 use proptest::prelude::*;
@@ -78,8 +81,9 @@ fn any_record() -> impl Strategy<Value = Record> {
         1 => prop::sample::select(vec![-40 * 86_400_000_i64, 40 * 86_400_000, -BEGIN_MS]).prop_map(|d| Some(BEGIN_MS + d)),
     ];
     let subject = prop::option::of("[uv]");
-    ("[ab]", "[st]", prop::option::weighted(0.7, "[0-9]"), meters, -3_i64..4, time, subject).prop_map(
-        |(tenant, source, id, meter, quantity, time, subject)| Record {
+    let reservation = prop::option::of("[xyz]");
+    ("[ab]", "[st]", prop::option::weighted(0.7, "[0-9]"), meters, -3_i64..4, time, subject, reservation).prop_map(
+        |(tenant, source, id, meter, quantity, time, subject, reservation)| Record {
             tenant,
             source,
             id,
@@ -88,9 +92,61 @@ fn any_record() -> impl Strategy<Value = Record> {
             time: time.map(TimeMs),
             subject,
             dimensions: vec![],
-            reservation: None,
+            reservation,
         },
     )
+}
+
+fn any_amount() -> impl Strategy<Value = Vec<HeldItem>> {
+    let period = Some((1_767_225_600_000, 1_769_904_000_000));
+    let items = [("sum", period), ("count", period), ("agents", None)];
+    let item = (prop::sample::select(items.to_vec()), 0_i64..9).prop_map(|((meter, period_ms), amount)| HeldItem {
+        meter: meter.into(),
+        amount,
+        period_ms,
+    });
+    prop::collection::vec(item, 0..3)
+}
+
+fn any_action() -> impl Strategy<Value = Action> {
+    let user = || prop::option::of("[uv]".prop_map(String::from));
+    let ends = || BEGIN_MS - 20_000..BEGIN_MS + 200_000;
+    prop_oneof![
+        4 => (user(), user(), any_amount(), ends()).prop_map(|(subject, key, items, expires_ms)| Action::Reserve {
+            subject, key, items, expires_ms, body: 1, decision: Decision::Allow,
+        }),
+        2 => (0_u64..30, ends(), any_amount()).prop_map(|(op, expires_ms, add)| Action::Extend { op, expires_ms, add }),
+        2 => (0_u64..30, any_amount(), prop::option::of(ends()))
+            .prop_map(|(op, items, settle_until_ms)| Action::Commit { op, items, settle_until_ms }),
+        1 => (0_u64..30).prop_map(|op| Action::Release { op }),
+    ]
+}
+
+/// Whatever quota puts into the log.
+fn any_quota() -> impl Strategy<Value = Control> {
+    let operation = ("[ab]", "[xyz]", any_action()).prop_map(|(tenant, id, action)| QuotaOperation {
+        tenant,
+        id,
+        at_ms: BEGIN_MS,
+        action,
+    });
+    let operations = prop::collection::vec(operation, 1..5);
+    let limits = prop::sample::subsequence(vec![Scope::Tenant, Scope::Subject, Scope::Key], 0..4).prop_map(|scopes| {
+        scopes.into_iter().map(|scope| Limit { scope, ..Limit::usage("sum", Some(9)) }).collect::<Vec<_>>()
+    });
+    let plan =
+        ("[pq]", limits, any::<bool>(), any::<bool>()).prop_map(|(name, limits, is_default, put)| Control::Plan {
+            plan: Plan { name, limits, is_default },
+            origin: if put { PlanOrigin::Api } else { PlanOrigin::Config },
+        });
+    let terms = ("[ab]", prop::option::of("[pq]".prop_map(String::from)))
+        .prop_map(|(tenant, plan)| Control::Terms { tenant, terms: TenantTerms { plan, overrides: vec![] } });
+    prop_oneof![
+        6 => (0_u64..4, operations).prop_map(|(epoch, operations)| Control::Quota { epoch, operations }),
+        2 => plan,
+        1 => terms,
+        1 => (0_u64..4).prop_map(|epoch| Control::Owner { epoch }),
+    ]
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -109,6 +165,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         .prop_map(|window_ms| Control::Definitions(Definitions { dedupe: DedupeRule { window_ms }, ..definitions() }));
     prop_oneof![
         20 => usage,
+        6 => any_quota().prop_map(Message::Control),
         1 => Just(Message::Control(Control::Tick)),
         1 => anchor.prop_map(Message::Control),
         1 => close.prop_map(Message::Control),
@@ -140,6 +197,7 @@ pub(crate) struct MemoryBook {
     pub(crate) totals: BTreeMap<(String, String, i64), TotalRow>,
     marks: BTreeMap<u128, SourceMark>,
     pub(crate) exceptions: BTreeMap<u64, Vec<u8>>,
+    pub(crate) quota: BTreeMap<(QuotaRowKind, String, String), Vec<u8>>,
 }
 
 impl MemoryBook {
@@ -153,9 +211,25 @@ impl MemoryBook {
         }
         self.marks.extend(commit.marks.iter().map(|mark| (mark.source, mark.clone())));
         self.exceptions.extend(commit.exceptions.iter().map(|row| (row.offset, row.verdicts.clone())));
+        for QuotaRow { kind, tenant, name, state } in commit.quota.clone() {
+            match state.is_empty() {
+                true => self.quota.remove(&(kind, tenant, name)),
+                false => self.quota.insert((kind, tenant, name), state),
+            };
+        }
         if let Some(rules) = &commit.rules {
             self.state.rules = Some(rules.clone());
         }
+    }
+
+    fn quota_rows(&self) -> Vec<QuotaRow> {
+        let row = |((kind, tenant, name), state): (&(QuotaRowKind, String, String), &Vec<u8>)| QuotaRow {
+            kind: *kind,
+            tenant: tenant.clone(),
+            name: name.clone(),
+            state: state.clone(),
+        };
+        self.quota.iter().map(row).collect()
     }
 
     /// A new owner takes over: from the book, a snapshot or none, and the log.
@@ -163,10 +237,11 @@ impl MemoryBook {
         let state = PartitionState {
             totals: self.totals.values().cloned().collect(),
             marks: self.marks.values().cloned().collect(),
+            quota: self.quota_rows(),
             ..self.state.clone()
         };
         let snapshot = snapshot.map(|bytes| Snapshot::decode(bytes).unwrap());
-        let mut processor = Processor::restore(OPTIONS, &state, snapshot, LiveCells::default()).unwrap();
+        let mut processor = Processor::restore(OPTIONS, &state, snapshot, LiveState::default()).unwrap();
         let (from, to) = (processor.learn_from(), processor.next_offset());
         for entry in log.iter().filter(|entry| (from..to).contains(&entry.offset)) {
             processor.learn(entry, self.exceptions.get(&entry.offset).map(Vec::as_slice));

@@ -8,7 +8,7 @@ mod plan;
 pub use decision::{
     Answer, Check, Commit, Decision, Durability, Extend, Item, LimitState, QuotaError, Release, Reserve, Who,
 };
-pub use operation::{Action, HeldItem, QuotaOperation, ReservationRow};
+pub use operation::{Action, HeldItem, QuotaOperation, QuotaRow, QuotaRowKind};
 pub use plan::{Kind, Limit, Plan, PlanError, PlanOrigin, Scope, TenantTerms, WhenDegraded};
 
 /// Largest amount of one item, in base units, and largest limit. What is settled and

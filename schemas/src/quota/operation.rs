@@ -84,15 +84,47 @@ impl HeldItem {
     }
 }
 
-/// A reservation as the totals book keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct ReservationRow {
-    /// Whose.
+/// What a row of quota state is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum QuotaRowKind {
+    /// The partition's owner.
+    Epoch,
+    /// A plan; its name is the row's.
+    Plan,
+    /// A tenant's terms.
+    Terms,
+    /// The usage of a subject or key.
+    Counter,
+    /// A reservation; its id is the row's name.
+    Reservation,
+}
+
+impl QuotaRowKind {
+    /// All kinds, in the order in which a partition is restored from them.
+    pub const ALL: [Self; 5] = [Self::Epoch, Self::Plan, Self::Terms, Self::Counter, Self::Reservation];
+
+    /// The number that books store.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of a stored number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+}
+
+/// One piece of a partition's quota state, as the totals book keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct QuotaRow {
+    /// What it is about.
+    pub kind: QuotaRowKind,
+    /// Whose; empty for what holds for all.
     pub tenant: String,
-    /// Its id, unique within the tenant.
-    pub id: String,
-    /// When it may be forgotten, Unix milliseconds of log time.
-    pub forget_ms: i64,
-    /// The aggregator's own state; opaque to the book. Empty: it is forgotten.
+    /// Unique within kind and tenant.
+    pub name: String,
+    /// The aggregator's own state; opaque to the book. Empty: the row is no more.
     pub state: Vec<u8>,
 }

@@ -155,6 +155,10 @@ pub struct Plan {
     /// What it limits; a meter that is not here is counted and never stopped.
     #[serde(default, rename = "limit")]
     pub limits: Vec<Limit>,
+    /// Whether tenants have it that were never given a plan. Of several, the first by
+    /// name.
+    #[serde(default, rename = "default")]
+    pub is_default: bool,
 }
 
 /// Where a plan comes from, which decides who may replace it.
@@ -177,8 +181,6 @@ pub struct PlanError {
 }
 
 impl Plan {
-    /// The plan of tenants that were never given one.
-    pub const DEFAULT: &'static str = "free";
     /// The meter of built-in concurrency limits.
     pub const AGENTS: &'static str = "agents";
 
@@ -188,6 +190,7 @@ impl Plan {
         const MINUTE_MS: i64 = crate::time::MINUTE_MS;
         let plan = |name: &str, agents: Option<i64>, minutes: Option<i64>| Self {
             name: name.to_owned(),
+            is_default: name == "free",
             limits: vec![
                 Limit::concurrency(Self::AGENTS, agents),
                 Limit::usage("agent_minute", minutes.map(|minutes| minutes * MINUTE_MS)),
@@ -230,7 +233,7 @@ impl TenantTerms {
     /// # Errors
     /// Names the field and the fix.
     pub fn validate(&self) -> Result<(), PlanError> {
-        let plan = self.plan.clone().unwrap_or_else(|| Plan::DEFAULT.to_owned());
+        let plan = self.plan.clone().unwrap_or_default();
         check_limits(&self.overrides).map_err(|problem| PlanError { plan, problem: format!("overrides: {problem}") })
     }
 }
@@ -264,12 +267,12 @@ mod tests {
     #[test]
     fn plans_are_checked() {
         Plan::built_in().iter().for_each(|plan| plan.validate().unwrap());
-        let plan = |limits| Plan { name: "p".into(), limits };
+        let plan = |limits| Plan { name: "p".into(), limits, is_default: false };
         let twice = plan(vec![Limit::usage("m", Some(1)), Limit::usage("m", None)]);
         assert_eq!(twice.validate().unwrap_err().to_string(), "plan `p`: limits `m` per tenant twice");
         let negative = plan(vec![Limit::usage("m", Some(-1))]);
         assert!(negative.validate().unwrap_err().problem.contains("from 0 to"));
-        let named = Plan { name: "a b".into(), limits: vec![] };
+        let named = Plan { name: "a b".into(), ..plan(vec![]) };
         assert!(named.validate().is_err());
     }
 }

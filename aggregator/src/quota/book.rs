@@ -1,0 +1,379 @@
+//! The log's side of quota: what reservations, plans and terms are at the partition's
+//! offset, whoever decided them. A function of the log alone; the live side is brought
+//! along.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+use odometer_schemas::quota::{
+    Action, Limit, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, REMEMBERED_MS, Scope, TenantTerms,
+};
+use odometer_schemas::time::{Interval, TimeMs};
+
+use super::account::{OwnCounter, OwnKey};
+use super::hold::Hold;
+use super::ledger::Ledger;
+use super::live::{LiveQuota, hold_key};
+use crate::cells::Cell;
+
+/// Tenant, subject and key of an accepted record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layers<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
+}
+
+/// The quota state of one partition at its offset.
+#[derive(Debug)]
+pub(crate) struct QuotaBook {
+    live: LiveQuota,
+    epoch: u64,
+    plans: BTreeMap<String, (Plan, PlanOrigin)>,
+    terms: HashMap<String, TenantTerms>,
+    reservations: HashMap<Box<str>, Booked>,
+    /// Reservations by when they may be forgotten.
+    forgettable: BTreeSet<(i64, Box<str>)>,
+    counters: HashMap<(String, OwnKey), Arc<OwnCounter>>,
+    /// Some plan or override limits subjects or keys.
+    is_layered: bool,
+    dirty: BTreeSet<RowKey>,
+}
+
+type RowKey = (QuotaRowKind, String, String);
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct Booked {
+    tenant: String,
+    id: String,
+    forget_ms: i64,
+    ledger: Ledger,
+}
+
+/// What is stored of a subject's or key's usage, besides its row's name.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct StoredCounter {
+    scope: Scope,
+    name: String,
+    meter: String,
+    period_ms: (i64, i64),
+    settled: i64,
+}
+
+impl QuotaBook {
+    pub(crate) fn new(live: LiveQuota) -> Self {
+        Self {
+            live,
+            epoch: 0,
+            plans: BTreeMap::new(),
+            terms: HashMap::new(),
+            reservations: HashMap::new(),
+            forgettable: BTreeSet::new(),
+            counters: HashMap::new(),
+            is_layered: false,
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    /// Puts back what the totals book holds; the name of what cannot be read.
+    pub(crate) fn restore(&mut self, rows: &[QuotaRow]) -> Result<(), String> {
+        let mut rows: Vec<&QuotaRow> = rows.iter().collect();
+        rows.sort_unstable();
+        for row in rows {
+            self.restore_row(row)
+                .ok_or_else(|| format!("quota state ({:?}, tenant `{}`, name `{}`)", row.kind, row.tenant, row.name))?;
+        }
+        Ok(())
+    }
+
+    fn restore_row(&mut self, row: &QuotaRow) -> Option<()> {
+        match row.kind {
+            QuotaRowKind::Epoch => self.epoch = decoded(&row.state)?,
+            QuotaRowKind::Plan => {
+                let (plan, origin) = decoded(&row.state)?;
+                self.put_plan(plan, origin);
+            }
+            QuotaRowKind::Terms => self.put_terms(&row.tenant, decoded(&row.state)?),
+            QuotaRowKind::Counter => {
+                let StoredCounter { scope, name, meter, period_ms, settled } = decoded(&row.state)?;
+                let key = OwnKey { scope, name, meter, period_ms: Some(period_ms) };
+                self.counter(&row.tenant, key).settle(settled);
+            }
+            QuotaRowKind::Reservation => {
+                let booked: Booked = decoded(&row.state)?;
+                self.show(&booked.tenant, &booked.id, booked.ledger.clone());
+                self.keep(booked);
+            }
+        }
+        Some(())
+    }
+
+    /// The owner that decides from here on.
+    pub(crate) fn own(&mut self, epoch: u64) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.dirty.insert((QuotaRowKind::Epoch, String::new(), String::new()));
+        }
+    }
+
+    pub(crate) fn live(&self) -> &LiveQuota {
+        &self.live
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn plans(&self) -> impl Iterator<Item = (&Plan, PlanOrigin)> {
+        self.plans.values().map(|(plan, origin)| (plan, *origin))
+    }
+
+    /// A plan holds from here on. One from a file does not replace one that was put.
+    pub(crate) fn plan(&mut self, plan: Plan, origin: PlanOrigin) {
+        let was_put = self.plans.get(&plan.name).is_some_and(|(_, origin)| *origin == PlanOrigin::Api);
+        if was_put && origin == PlanOrigin::Config {
+            return;
+        }
+        self.dirty.insert((QuotaRowKind::Plan, String::new(), plan.name.clone()));
+        self.put_plan(plan, origin);
+    }
+
+    fn put_plan(&mut self, plan: Plan, origin: PlanOrigin) {
+        self.is_layered |= plan.limits.iter().any(|limit| limit.scope != Scope::Tenant);
+        self.plans.insert(plan.name.clone(), (plan, origin));
+        self.live.set_plans(self.plans.iter().map(|(name, (plan, _))| (name.clone(), plan.clone())).collect());
+    }
+
+    pub(crate) fn terms(&mut self, tenant: &str, terms: TenantTerms) {
+        self.dirty.insert((QuotaRowKind::Terms, tenant.to_owned(), String::new()));
+        self.put_terms(tenant, terms);
+    }
+
+    fn put_terms(&mut self, tenant: &str, terms: TenantTerms) {
+        self.is_layered |= terms.overrides.iter().any(|limit| limit.scope != Scope::Tenant);
+        self.live.set_terms(tenant, terms.clone());
+        self.terms.insert(tenant.to_owned(), terms);
+    }
+
+    /// What the owner of `epoch` decided. A node that was followed decides in vain.
+    pub(crate) fn operate(&mut self, epoch: u64, operations: Vec<QuotaOperation>) {
+        if epoch < self.epoch {
+            return;
+        }
+        for operation in operations {
+            self.apply(operation);
+        }
+    }
+
+    fn apply(&mut self, operation: QuotaOperation) {
+        let QuotaOperation { tenant, id, action, .. } = operation;
+        let key = hold_key(&tenant, &id);
+        if let Some(booked) = self.reservations.get_mut(&key) {
+            booked.ledger.apply(&action);
+            let forget_ms = booked.ledger.ends_ms().unwrap_or(booked.forget_ms - REMEMBERED_MS) + REMEMBERED_MS;
+            let before_ms = std::mem::replace(&mut booked.forget_ms, forget_ms);
+            self.forgettable.remove(&(before_ms, key.clone()));
+            self.forgettable.insert((forget_ms, key));
+            self.live.bring(&tenant, &id, &action);
+        } else if let Some(ledger) = Ledger::open(&action) {
+            self.show(&tenant, &id, ledger.clone());
+            let forget_ms = ledger.expires_ms.saturating_add(REMEMBERED_MS);
+            self.keep(Booked { tenant: tenant.clone(), id: id.clone(), forget_ms, ledger });
+        } else {
+            // Of a reservation that is forgotten.
+            return;
+        }
+        self.dirty.insert((QuotaRowKind::Reservation, tenant, id));
+    }
+
+    fn keep(&mut self, booked: Booked) {
+        let key = hold_key(&booked.tenant, &booked.id);
+        self.forgettable.insert((booked.forget_ms, key.clone()));
+        self.reservations.insert(key, booked);
+    }
+
+    /// Brings a reservation to the live side, which has it already if it was decided
+    /// here.
+    fn show(&self, tenant: &str, id: &str, ledger: Ledger) {
+        self.live.book(tenant, id, ledger);
+    }
+
+    /// An accepted record drew on a reservation and was counted in `cell`: by how much
+    /// the cell's word moves for that, besides the record itself.
+    pub(crate) fn draw(&mut self, (tenant, id): (&str, &str), meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
+        let Some(booked) = self.reservations.get_mut(&*hold_key(tenant, id)) else { return 0 };
+        if !booked.ledger.draw(meter, quantity) {
+            return 0;
+        }
+        self.dirty.insert((QuotaRowKind::Reservation, tenant.to_owned(), id.to_owned()));
+        self.live.hold(tenant, id).map_or(0, |hold| hold.draw(meter, quantity, cell))
+    }
+
+    /// Who used a reservation, where its records do not say.
+    pub(crate) fn user_of(&self, tenant: &str, id: &str) -> (Option<&str>, Option<&str>) {
+        let booked = self.reservations.get(&*hold_key(tenant, id));
+        booked.map_or((None, None), |b| (b.ledger.subject.as_deref(), b.ledger.key.as_deref()))
+    }
+
+    pub(crate) fn is_layered(&self) -> bool {
+        self.is_layered
+    }
+
+    /// Settles an accepted record below its tenant, where anything is limited there.
+    pub(crate) fn settle(&mut self, layers: Layers<'_>, meter: &str, period: Interval, quantity: i64) {
+        let below = [(Scope::Subject, layers.subject), (Scope::Key, layers.key)];
+        for (scope, name) in below {
+            let Some(name) = name.filter(|_| self.limits(layers.tenant, meter, scope)) else { continue };
+            let period_ms = (period.start.0, period.end.0);
+            let key = OwnKey { scope, name: name.to_owned(), meter: meter.to_owned(), period_ms: Some(period_ms) };
+            self.dirty.insert((QuotaRowKind::Counter, layers.tenant.to_owned(), counter_name(&key)));
+            self.counter(layers.tenant, key).settle(quantity);
+        }
+    }
+
+    fn limits(&self, tenant: &str, meter: &str, scope: Scope) -> bool {
+        let bounds = |limit: &Limit| limit.scope == scope && limit.meter == meter;
+        let given = self.terms.get(tenant);
+        let plan = match given.and_then(|terms| terms.plan.as_ref()) {
+            Some(name) => self.plans.get(name).map(|(plan, _)| plan),
+            None => self.plans.values().map(|(plan, _)| plan).find(|plan| plan.is_default),
+        };
+        given.is_some_and(|terms| terms.overrides.iter().any(bounds))
+            || plan.is_some_and(|plan| plan.limits.iter().any(bounds))
+    }
+
+    fn counter(&mut self, tenant: &str, key: OwnKey) -> Arc<OwnCounter> {
+        let live = &self.live;
+        let place = (tenant.to_owned(), key);
+        let new = |(tenant, key): &(String, OwnKey)| live.own_counter(tenant, key.clone());
+        Arc::clone(self.counters.entry(place).or_insert_with_key(new))
+    }
+
+    /// Forgets what nobody asks for any more at this log time.
+    pub(crate) fn advance(&mut self, log_time_ms: i64) {
+        while self.forgettable.first().is_some_and(|(forget_ms, _)| *forget_ms <= log_time_ms) {
+            let Some((_, key)) = self.forgettable.pop_first() else { return };
+            if let Some(booked) = self.reservations.remove(&key) {
+                self.live.forget(&booked.tenant, &booked.id);
+                self.dirty.insert((QuotaRowKind::Reservation, booked.tenant, booked.id));
+            }
+        }
+    }
+
+    /// Lets go of counters of closed periods: nothing is settled there any more.
+    pub(crate) fn close(&mut self, is_closed: impl Fn(Interval) -> bool) {
+        let Self { counters, dirty, live, .. } = self;
+        counters.retain(|(tenant, key), _| {
+            let period = key.period_ms.map(|(start, end)| Interval { start: TimeMs(start), end: TimeMs(end) });
+            let keep = period.is_none_or(|period| !is_closed(period));
+            if !keep {
+                live.drop_counter(tenant, key);
+                dirty.insert((QuotaRowKind::Counter, tenant.clone(), counter_name(key)));
+            }
+            keep
+        });
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// What changed since the last call, absolute values, by key.
+    pub(crate) fn take_dirty(&mut self) -> Vec<QuotaRow> {
+        std::mem::take(&mut self.dirty).into_iter().map(|key| self.row(key)).collect()
+    }
+
+    fn row(&self, (kind, tenant, name): RowKey) -> QuotaRow {
+        let state = match kind {
+            QuotaRowKind::Epoch => encoded(&self.epoch),
+            QuotaRowKind::Plan => self.plans.get(&name).map_or(Vec::new(), encoded),
+            QuotaRowKind::Terms => self.terms.get(&tenant).map_or(Vec::new(), encoded),
+            QuotaRowKind::Reservation => self.reservations.get(&*hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
+            QuotaRowKind::Counter => self.stored_counter(&tenant, &name).map_or(Vec::new(), |c| encoded(&c)),
+        };
+        QuotaRow { kind, tenant, name, state }
+    }
+
+    fn stored_counter(&self, tenant: &str, name: &str) -> Option<StoredCounter> {
+        let key = parse_counter_name(name)?;
+        let settled = self.counters.get(&(tenant.to_owned(), key.clone()))?.settled();
+        let OwnKey { scope, name, meter, period_ms } = key;
+        Some(StoredCounter { scope, name, meter, period_ms: period_ms?, settled })
+    }
+}
+
+/// Names and meters hold no control characters.
+fn counter_name(key: &OwnKey) -> String {
+    let (start, end) = key.period_ms.unwrap_or_default();
+    format!("{}\u{1}{}\u{1}{}\u{1}{start}\u{1}{end}", key.scope, key.name, key.meter)
+}
+
+fn parse_counter_name(text: &str) -> Option<OwnKey> {
+    let mut parts = text.split('\u{1}');
+    let scope = parts.next()?;
+    let scope = [Scope::Subject, Scope::Key].into_iter().find(|known| known.name() == scope)?;
+    let (name, meter) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    let period_ms = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some(OwnKey { scope, name, meter, period_ms: Some(period_ms) })
+}
+
+fn encoded<T: Encode>(value: &T) -> Vec<u8> {
+    bincode::encode_to_vec(value, bincode::config::standard()).expect("writing to memory cannot fail")
+}
+
+fn decoded<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
+    let (value, used) = bincode::decode_from_slice(bytes, bincode::config::standard()).ok()?;
+    (used == bytes.len()).then_some(value)
+}
+
+impl LiveQuota {
+    /// The log has a reservation.
+    fn book(&self, tenant: &str, id: &str, ledger: Ledger) {
+        if let Some(hold) = self.hold(tenant, id) {
+            hold.lock().is_booked = true;
+            return;
+        }
+        let account = self.shared.account_of_log(tenant);
+        // Only tells whether subjects and keys are limited; any time does.
+        let counters = self.shared.counters_of(&account, &ledger, TimeMs(ledger.expires_ms));
+        let hold = Arc::new(Hold::booked(account, id, counters, ledger));
+        let ends_ms = hold.lock().ledger.ends_ms();
+        self.shared.holds.insert(hold_key(tenant, id), Arc::clone(&hold));
+        if let Some(ends_ms) = ends_ms {
+            self.shared.watch(hold, ends_ms);
+        }
+    }
+
+    /// The log has an operation on a reservation; one that was decided here changed the
+    /// live side already.
+    fn bring(&self, tenant: &str, id: &str, action: &Action) {
+        let Some(hold) = self.hold(tenant, id) else { return };
+        let mut state = hold.lock();
+        hold.take(&mut state, action, &[]);
+        let watched = matches!(action, Action::Commit { .. }).then(|| state.ledger.ends_ms()).flatten();
+        drop(state);
+        if let Some(ends_ms) = watched {
+            self.shared.watch(hold, ends_ms);
+        }
+    }
+
+    fn forget(&self, tenant: &str, id: &str) {
+        if let Some((_, hold)) = self.shared.holds.remove(&*hold_key(tenant, id)) {
+            // Whoever still has it in hand finds that it holds nothing.
+            hold.expire(i64::MAX);
+        }
+    }
+
+    fn hold(&self, tenant: &str, id: &str) -> Option<Arc<Hold>> {
+        self.shared.hold(tenant, id)
+    }
+
+    fn own_counter(&self, tenant: &str, key: OwnKey) -> Arc<OwnCounter> {
+        self.shared.account_of_log(tenant).own(key)
+    }
+
+    fn drop_counter(&self, tenant: &str, key: &OwnKey) {
+        self.shared.account_of_log(tenant).drop_own(key);
+    }
+}

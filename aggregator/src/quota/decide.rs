@@ -1,0 +1,359 @@
+//! The decisions: check, reserve, extend, commit, release. Each changes all that it
+//! must or nothing, and says what the log must be told.
+
+use std::sync::Arc;
+
+use odometer_schemas::quota::{
+    Action, Check, Commit, Decision, Extend, HeldItem, Item, Kind, LimitState, QuotaError, QuotaOperation, Release,
+    Reserve, SETTLE_MS,
+};
+use odometer_schemas::time::TimeMs;
+
+use super::account::{Gate, Policy};
+use super::hold::{Hold, HoldState, Layers};
+use super::ledger::{Ledger, Phase};
+use super::live::{Asked, LiveQuota, hold_key};
+use super::several::{Ask, Seen, ask_all};
+use super::word::UNLIMITED;
+
+/// What was decided, and what the log must be told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// May it go on?
+    pub decision: Decision,
+    /// When the reservation ends by itself, where there is one.
+    pub expires_at: Option<TimeMs>,
+    /// Every limit that was looked at.
+    pub limits: Vec<LimitState>,
+    /// Policies that said no.
+    pub violated: Vec<String>,
+    /// Whether the reservation had expired before.
+    pub late: bool,
+    /// To be appended to the partition, in the order of decisions; nothing for a
+    /// denial, a check and a repetition.
+    pub operation: Option<QuotaOperation>,
+}
+
+impl LiveQuota {
+    /// May this much be used now? Changes nothing.
+    ///
+    /// # Errors
+    /// [`QuotaError::Invalid`] for a meter that nothing can limit.
+    pub fn check(&self, check: &Check, now: TimeMs) -> Result<Outcome, QuotaError> {
+        if let Some(outcome) = self.check_one(check, now) {
+            return Ok(outcome);
+        }
+        let account = self.shared.account(&check.who.tenant)?;
+        let asked = self.shared.asked(&account, &check.who, &check.items, now)?;
+        let seen = look(&account.several, &asked, false);
+        Ok(outcome(&asked, &seen, false))
+    }
+
+    /// Whether a tenant may use `amount` base units of one meter now: the shortest way
+    /// to a decision, for callers in this process. `None`: ask [`check`](Self::check).
+    #[inline]
+    #[must_use]
+    pub fn may_use(&self, tenant: &str, meter: &str, amount: i64, now: TimeMs) -> Option<Decision> {
+        self.shared.with_account(tenant, |account| {
+            let standing = account.standing.load();
+            let standing = standing.as_ref()?;
+            if standing.is_layered || !standing.is_current(self.shared.version(account), now) {
+                return None;
+            }
+            let gate = standing.gate(meter)?;
+            Some(match gate.counter.word().check(amount, gate.policy.hard_limit) {
+                Ok(whole) => granted(&gate.policy, whole),
+                Err(_) => Decision::Deny,
+            })
+        })
+    }
+
+    /// The same with everything that an answer shows.
+    fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome> {
+        let [item] = check.items.as_slice() else { return None };
+        let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
+        self.shared.with_account(&check.who.tenant, |account| {
+            let standing = account.standing.load();
+            let standing = standing.as_ref()?;
+            if standing.is_layered || !standing.is_current(self.shared.version(account), now) {
+                return None;
+            }
+            let gate = standing.gate(&item.meter)?;
+            Some(single(gate, amount, false))
+        })
+    }
+
+    /// Holds all items of a request, or nothing.
+    ///
+    /// # Errors
+    /// [`QuotaError::Reused`], [`QuotaError::Invalid`], [`QuotaError::Unavailable`].
+    pub fn reserve(&self, reserve: &Reserve, body: u128, now: TimeMs) -> Result<Outcome, QuotaError> {
+        use dashmap::mapref::entry::Entry;
+        self.shared.has_room()?;
+        let account = self.shared.account(&reserve.who.tenant)?;
+        let asked = self.shared.asked(&account, &reserve.who, &reserve.items, now)?;
+        // The id is taken or found in one step; whoever repeats it meanwhile waits.
+        let vacant = match self.shared.holds.entry(hold_key(&reserve.who.tenant, &reserve.id)) {
+            Entry::Occupied(found) => {
+                let hold = Arc::clone(found.get());
+                drop(found);
+                return repeated(&hold, &reserve.id, body, &asked);
+            }
+            Entry::Vacant(vacant) => vacant,
+        };
+        let mut decided = match asked.as_slice() {
+            [only] => single(&only.gate, only.amount, true),
+            several => outcome(several, &look(&account.several, several, true), true),
+        };
+        if decided.decision == Decision::Deny {
+            return Ok(decided);
+        }
+        let expires_ms = now.0.saturating_add(reserve.ttl_ms);
+        let action = Action::Reserve {
+            subject: reserve.who.subject.clone(),
+            key: reserve.who.key.clone(),
+            items: held_items(&reserve.items, &asked),
+            expires_ms,
+            body,
+            decision: decided.decision,
+        };
+        let ledger = Ledger::open(&action).expect("a reserving action opens a ledger");
+        let counters = ledger.lines.iter().map(|line| counters(&asked, &line.meter)).collect();
+        let hold = Arc::new(Hold::admitted(account, &reserve.id, counters, ledger));
+        vacant.insert(Arc::clone(&hold));
+        self.shared.watch(hold, expires_ms);
+        decided.expires_at = Some(TimeMs(expires_ms));
+        decided.operation = Some(operation(&reserve.who.tenant, &reserve.id, now, action));
+        Ok(decided)
+    }
+
+    /// Holds a reservation for longer, and what is asked besides, or nothing of it.
+    ///
+    /// # Errors
+    /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`].
+    pub fn extend(&self, extend: &Extend, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
+        let hold = self.known(&extend.tenant, &extend.id)?;
+        let mut state = hold.lock();
+        let asked = self.asked_again(&hold, &state, &extend.add, now)?;
+        if state.ledger.knows(op) {
+            return Ok(standing_of(&state, &asked));
+        }
+        if !state.is_open() {
+            return Err(QuotaError::Ended { id: extend.id.clone() });
+        }
+        let mut decided = outcome(&asked, &look(&hold.account.several, &asked, true), true);
+        if decided.decision == Decision::Deny {
+            return Ok(decided);
+        }
+        let expires_ms = now.0.saturating_add(extend.ttl_ms);
+        let action = Action::Extend { op, expires_ms, add: held_items(&extend.add, &asked) };
+        let admitted = admitted(&state, &extend.add);
+        hold.take(&mut state, &action, &admitted);
+        // It is looked at when it would have ended, and then again.
+        decided.expires_at = Some(TimeMs(expires_ms));
+        decided.operation = Some(operation(&extend.tenant, &extend.id, now, action));
+        Ok(decided)
+    }
+
+    /// Takes down what was used in all. More than was reserved is taken too: it is
+    /// spent.
+    ///
+    /// # Errors
+    /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`].
+    pub fn commit(&self, commit: &Commit, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
+        let hold = self.known(&commit.tenant, &commit.id)?;
+        let mut state = hold.lock();
+        let asked = self.asked_again(&hold, &state, &commit.items, now)?;
+        if state.ledger.knows(op) {
+            return Ok(standing_of(&state, &asked));
+        }
+        if state.ledger.phase == Phase::Ended {
+            return Err(QuotaError::Ended { id: commit.id.clone() });
+        }
+        let too_large = |asked: &Asked| asked.amount > UNLIMITED - asked.gate.counter.word().held().max(0);
+        if let Some(asked) = asked.iter().find(|asked| too_large(asked)) {
+            let problem = format!("is more of `{}` than can be counted", asked.gate.policy.meter);
+            return Err(QuotaError::Invalid { field: "items.amount", problem });
+        }
+        let late = state.is_over;
+        let settle_until_ms = commit.is_final.then(|| now.0.saturating_add(SETTLE_MS));
+        let action = Action::Commit { op, items: held_items(&commit.items, &asked), settle_until_ms };
+        hold.take(&mut state, &action, &[]);
+        if let Some(until_ms) = settle_until_ms {
+            self.shared.watch(Arc::clone(&hold), until_ms);
+        }
+        let mut decided = standing_of(&state, &asked);
+        decided.late = late;
+        decided.operation = Some(operation(&commit.tenant, &commit.id, now, action));
+        Ok(decided)
+    }
+
+    /// Ends a reservation; nothing is held any more.
+    ///
+    /// # Errors
+    /// [`QuotaError::Unknown`].
+    pub fn release(&self, release: &Release, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
+        let hold = self.known(&release.tenant, &release.id)?;
+        let mut state = hold.lock();
+        let repeated = state.ledger.knows(op) || state.ledger.phase == Phase::Ended;
+        let action = Action::Release { op };
+        hold.take(&mut state, &action, &[]);
+        let mut decided = standing_of(&state, &[]);
+        decided.operation = (!repeated).then(|| operation(&release.tenant, &release.id, now, action));
+        Ok(decided)
+    }
+
+    fn known(&self, tenant: &str, id: &str) -> Result<Arc<Hold>, QuotaError> {
+        self.shared.hold(tenant, id).ok_or_else(|| QuotaError::Unknown { id: id.to_owned() })
+    }
+
+    /// What an operation asks of the counters that a reservation holds on already, in
+    /// the period in which it was made.
+    fn asked_again(
+        &self,
+        hold: &Hold,
+        state: &HoldState,
+        items: &[Item],
+        now: TimeMs,
+    ) -> Result<Vec<Asked>, QuotaError> {
+        let terms = &self.shared.standing(&hold.account, now).terms;
+        let mut asked: Vec<Asked> = Vec::new();
+        for item in items {
+            let at = state.ledger.lines.iter().position(|line| line.meter == item.meter);
+            let at = at.ok_or_else(|| QuotaError::Invalid {
+                field: "items.meter",
+                problem: format!("`{}` is not one of the reservation's meters", item.meter),
+            })?;
+            if asked.iter().any(|asked| *asked.gate.policy.meter == *item.meter) {
+                let problem = format!("names `{}` twice", item.meter);
+                return Err(QuotaError::Invalid { field: "items", problem });
+            }
+            let line = &state.ledger.lines[at];
+            let kind = if line.period_ms.is_some() { Kind::Usage } else { Kind::Concurrency };
+            for (scope, counter) in &hold.counters[at] {
+                let policy = terms.policy_or_none(&line.meter, *scope, kind);
+                let gate = Gate { policy, counter: counter.clone(), period: line.period() };
+                asked.push(Asked { gate, amount: i64::try_from(item.amount).unwrap_or(i64::MAX) });
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// Asks one word, without any lock.
+#[inline]
+fn single(gate: &Gate, amount: i64, take: bool) -> Outcome {
+    let (word, hard_limit) = (gate.counter.word(), gate.policy.hard_limit);
+    let asked = if take { word.admit(amount, hard_limit) } else { word.check(amount, hard_limit) };
+    let (decision, held) = match asked {
+        Ok(whole) => (granted(&gate.policy, whole), if take { whole } else { whole - amount }),
+        Err(full) => (Decision::Deny, full.held),
+    };
+    let violated = if decision == Decision::Deny { vec![gate.policy.name.to_string()] } else { Vec::new() };
+    Outcome { violated, ..answered(decision, vec![limit_state(gate, held)]) }
+}
+
+fn look(several: &super::sync::Mutex<()>, asked: &[Asked], take: bool) -> Seen {
+    let asks: Vec<Ask<'_>> = asked
+        .iter()
+        .map(|asked| Ask {
+            word: asked.gate.counter.word(),
+            amount: asked.amount,
+            hard_limit: asked.gate.policy.hard_limit,
+        })
+        .collect();
+    ask_all(several, &asks, take)
+}
+
+fn outcome(asked: &[Asked], seen: &Seen, took: bool) -> Outcome {
+    let whole = |(asked, held): (&Asked, &i64)| (held.saturating_add(asked.amount), asked.gate.policy.clone());
+    let wholes = || asked.iter().zip(&seen.held).map(whole);
+    let decision = match seen.fits {
+        true => wholes().map(|(whole, policy)| granted(&policy, whole)).max().unwrap_or(Decision::Allow),
+        false => Decision::Deny,
+    };
+    let violated = wholes().filter(|(whole, policy)| !seen.fits && *whole > policy.hard_limit);
+    let violated = violated.map(|(_, policy)| policy.name.to_string()).collect();
+    let held = |(asked, held): (&Asked, &i64)| {
+        limit_state(&asked.gate, if took && seen.fits { held + asked.amount } else { *held })
+    };
+    Outcome { violated, ..answered(decision, asked.iter().zip(&seen.held).map(held).collect()) }
+}
+
+fn answered(decision: Decision, limits: Vec<LimitState>) -> Outcome {
+    Outcome { decision, expires_at: None, limits, violated: Vec::new(), late: false, operation: None }
+}
+
+#[inline]
+fn granted(policy: &Policy, whole: i64) -> Decision {
+    if policy.limit.is_some_and(|limit| whole > limit) { Decision::Grace } else { Decision::Allow }
+}
+
+fn limit_state(gate: &Gate, held: i64) -> LimitState {
+    let policy = &gate.policy;
+    let used = gate.counter.used();
+    LimitState {
+        policy: policy.name.to_string(),
+        scope: policy.scope,
+        meter: policy.meter.to_string(),
+        limit: policy.limit,
+        hard_limit: policy.limit.map(|_| policy.hard_limit),
+        used,
+        reserved: held.saturating_sub(used).max(0),
+        remaining: policy.limit.map(|limit| limit.saturating_sub(held).max(0)),
+        resets_at: gate.period.map(|period| period.end),
+    }
+}
+
+/// The answer to a request that was answered before.
+fn repeated(hold: &Hold, id: &str, body: u128, asked: &[Asked]) -> Result<Outcome, QuotaError> {
+    let state = hold.lock();
+    if state.ledger.body != body {
+        return Err(QuotaError::Reused { id: id.to_owned() });
+    }
+    Ok(Outcome { decision: state.ledger.decision, ..standing_of(&state, asked) })
+}
+
+/// How a reservation stands, where nothing is asked of it.
+fn standing_of(state: &HoldState, asked: &[Asked]) -> Outcome {
+    let limits: Vec<_> = asked.iter().map(|asked| limit_state(&asked.gate, asked.gate.counter.word().held())).collect();
+    let over = limits.iter().any(|state| state.limit.is_some_and(|limit| state.used + state.reserved > limit));
+    let decision = if over { Decision::Grace } else { Decision::Allow };
+    Outcome { expires_at: state.ledger.ends_ms().map(TimeMs), ..answered(decision, limits) }
+}
+
+/// What the log is told of the items: each meter once.
+fn held_items(items: &[Item], asked: &[Asked]) -> Vec<HeldItem> {
+    let mut held: Vec<HeldItem> = Vec::with_capacity(items.len());
+    for item in items {
+        let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
+        match held.iter_mut().find(|held| held.meter == item.meter) {
+            Some(held) => held.amount = held.amount.saturating_add(amount),
+            None => {
+                let gate = asked.iter().map(|asked| &asked.gate).find(|gate| *gate.policy.meter == *item.meter);
+                let period_ms = gate.and_then(|gate| gate.period).map(|period| (period.start.0, period.end.0));
+                held.push(HeldItem { meter: item.meter.clone(), amount, period_ms });
+            }
+        }
+    }
+    held
+}
+
+/// What an extension holds on its lines already, because it was admitted.
+fn admitted(state: &HoldState, items: &[Item]) -> Vec<(usize, i64)> {
+    let line = |item: &Item| state.ledger.lines.iter().position(|line| line.meter == item.meter);
+    let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
+    items.iter().filter_map(|item| Some((line(item)?, amount(item)))).collect()
+}
+
+fn counters(asked: &[Asked], meter: &str) -> Layers {
+    asked
+        .iter()
+        .filter(|asked| *asked.gate.policy.meter == *meter)
+        .map(|asked| (asked.gate.policy.scope, asked.gate.counter.clone()))
+        .collect()
+}
+
+fn operation(tenant: &str, id: &str, now: TimeMs, action: Action) -> QuotaOperation {
+    QuotaOperation { tenant: tenant.to_owned(), id: id.to_owned(), at_ms: now.0, action }
+}

@@ -1,0 +1,147 @@
+//! A live reservation: its ledger, the counters that it holds on, and how much it holds
+//! on them now. Whoever changes the one changes the other, under one lock.
+
+use std::sync::Arc;
+
+use odometer_schemas::quota::{Action, Scope};
+
+use super::account::{Account, Counter};
+use super::ledger::{Ledger, Phase};
+use super::sync::{Mutex, MutexGuard, PoisonError};
+use crate::cells::Cell;
+
+/// How long a reservation whose time is over is waited for in the log, in milliseconds.
+/// An append that was not confirmed may still arrive for as long as a producer tries.
+const UNBOOKED_MS: i64 = 120_000;
+
+/// The counters that one line holds on, by scope.
+pub(crate) type Layers = Box<[(Scope, Counter)]>;
+
+/// A reservation that is being held, or remembered.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    /// The tenant's account.
+    pub(crate) account: Arc<Account>,
+    /// Its id.
+    pub(crate) id: Box<str>,
+    /// By line.
+    pub(crate) counters: Box<[Layers]>,
+    state: Mutex<HoldState>,
+}
+
+/// What changes about it.
+#[derive(Debug)]
+pub(crate) struct HoldState {
+    pub(crate) ledger: Ledger,
+    /// What its words hold for it, by line.
+    held: Box<[i64]>,
+    /// Its time is over: it holds nothing until a commit says otherwise.
+    pub(crate) is_over: bool,
+    /// Whether the log has it, as far as this node has read.
+    pub(crate) is_booked: bool,
+}
+
+impl Hold {
+    /// A reservation whose amounts were admitted just now.
+    pub(crate) fn admitted(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
+        let held = ledger.lines.iter().map(|line| ledger.held(line)).collect();
+        let state = HoldState { ledger, held, is_over: false, is_booked: false };
+        Self { account, id: id.into(), counters, state: Mutex::new(state) }
+    }
+
+    /// A reservation from the log or the book; takes what it holds, limits or not.
+    pub(crate) fn booked(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
+        let held = vec![0; ledger.lines.len()].into();
+        let state = HoldState { ledger, held, is_over: false, is_booked: true };
+        let hold = Self { account, id: id.into(), counters, state: Mutex::new(state) };
+        hold.settle(&mut hold.lock());
+        hold
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HoldState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies what was decided about it, and brings the words along. What it was
+    /// admitted for besides is on them already.
+    pub(crate) fn take(&self, state: &mut HoldState, action: &Action, admitted: &[(usize, i64)]) {
+        state.ledger.apply(action);
+        if let Action::Commit { settle_until_ms: Some(_), .. } = action {
+            state.is_over = false;
+        }
+        for (line, amount) in admitted {
+            state.held[*line] += amount;
+        }
+        self.settle(state);
+    }
+
+    /// Brings the words to what the ledger holds.
+    pub(crate) fn settle(&self, state: &mut HoldState) {
+        self.settle_around(state, None);
+    }
+
+    /// The same, but for one total, whose word the caller moves together with what it
+    /// counted: by how much.
+    fn settle_around(&self, state: &mut HoldState, around: Option<&Arc<Cell>>) -> i64 {
+        let mut left_to_caller = 0;
+        for ((line, held), counters) in state.ledger.lines.iter().zip(&mut state.held).zip(&self.counters) {
+            let holds = if state.is_over { 0 } else { state.ledger.held(line) };
+            let change = holds - *held;
+            *held = holds;
+            if change == 0 {
+                continue;
+            }
+            for (_, counter) in counters {
+                if around.is_some_and(|cell| counter.is_cell(cell)) {
+                    left_to_caller += change;
+                } else {
+                    counter.word().move_by(change);
+                }
+            }
+        }
+        left_to_caller
+    }
+
+    /// An accepted record drew on it, and was counted in `cell`: by how much the
+    /// cell's word moves for that, besides the record itself.
+    pub(crate) fn draw(&self, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
+        let mut state = self.lock();
+        if !state.ledger.draw(meter, quantity) {
+            return 0;
+        }
+        self.settle_around(&mut state, Some(cell))
+    }
+
+    /// Its time may be over: frees what it held if so.
+    pub(crate) fn expire(&self, now_ms: i64) -> Next {
+        let mut state = self.lock();
+        if let Some(ends_ms) = state.ledger.ends_ms().filter(|ends_ms| *ends_ms > now_ms) {
+            return Next::Look { at_ms: ends_ms };
+        }
+        let was_over = std::mem::replace(&mut state.is_over, true);
+        self.settle(&mut state);
+        match (state.is_booked, was_over) {
+            (true, _) => Next::Remember,
+            (false, false) => Next::Look { at_ms: now_ms.saturating_add(UNBOOKED_MS) },
+            (false, true) => Next::Forget,
+        }
+    }
+}
+
+/// What becomes of a reservation that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is looked at again then, Unix milliseconds.
+    Look { at_ms: i64 },
+    /// The log has it, and says when it is forgotten.
+    Remember,
+    /// The log never had it.
+    Forget,
+}
+
+impl HoldState {
+    /// Whether it can still be extended.
+    pub(crate) fn is_open(&self) -> bool {
+        self.ledger.phase == Phase::Open && !self.is_over
+    }
+}

@@ -1,0 +1,370 @@
+//! What decisions read and change: accounts, plans, reservations. Shared by the writer
+//! of a partition, which brings in what the log says, and by any number of deciders.
+//! Knows no clock: whoever asks says what time it is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use odometer_schemas::definitions::Definitions;
+use odometer_schemas::meter::Aggregation;
+use odometer_schemas::quota::{Item, Kind, Plan, QuotaError, Scope, TenantTerms, Who};
+use odometer_schemas::time::{Interval, TimeMs};
+
+use super::account::{Account, Counter, Gate, OwnKey, Standing, Terms};
+use super::hold::{Hold, Layers, Next};
+use super::ledger::{Ledger, Line};
+use super::sync::{AtomicU64, Mutex, Ordering, PoisonError};
+use crate::cells::LiveCells;
+use crate::rules::Anchors;
+
+/// Accounts of one partition. Whoever asks names the tenant, so callers could make them
+/// without end; at a few hundred bytes each this is about a gigabyte.
+const ACCOUNTS_MAX: usize = 4_000_000;
+/// Reservations of one partition that are held or remembered, at about half a kilobyte
+/// each.
+const RESERVATIONS_MAX: usize = 4_000_000;
+
+/// Expiries are looked at in steps of this many milliseconds.
+const EXPIRY_STEP_MS: i64 = 250;
+
+type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
+
+/// The live side of one partition's quota. Clones show the same.
+#[derive(Clone, Debug)]
+pub struct LiveQuota {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    cells: LiveCells,
+    accounts: Map<Arc<str>, Arc<Account>>,
+    catalogue: ArcSwap<Catalogue>,
+    /// That of `catalogue`, where a decision finds it without loading that.
+    version: AtomicU64,
+    anchors: RwLock<HashMap<Arc<str>, Anchors>>,
+    pub(super) holds: Map<Box<str>, Arc<Hold>>,
+    /// By the step in which their time may be over.
+    expiries: Mutex<BTreeMap<i64, Vec<Arc<Hold>>>>,
+}
+
+/// What holds for all tenants.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Catalogue {
+    version: u64,
+    pub(super) plans: BTreeMap<String, Plan>,
+    /// Meters whose usage can be limited.
+    meters: BTreeMap<String, Aggregation>,
+}
+
+impl Catalogue {
+    fn kind_of(&self, terms: &Terms, meter: &str) -> Option<Kind> {
+        let limited = [Scope::Tenant, Scope::Subject, Scope::Key];
+        let of_terms = limited.into_iter().find_map(|scope| terms.policy(meter, scope)).map(|policy| policy.kind);
+        let of_meters = || self.meters.contains_key(meter).then_some(Kind::Usage);
+        let of_plans = || self.plans.values().flat_map(|plan| &plan.limits).find(|limit| limit.meter == meter);
+        of_terms.or_else(of_meters).or_else(|| of_plans().map(|limit| limit.kind))
+    }
+}
+
+/// One thing that a decision asks, and of what.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) gate: Gate,
+    pub(super) amount: i64,
+}
+
+impl LiveQuota {
+    /// The quota over `cells`.
+    #[must_use]
+    pub fn new(cells: LiveCells) -> Self {
+        let shared = Shared {
+            cells,
+            accounts: Map::default(),
+            catalogue: ArcSwap::from_pointee(Catalogue::default()),
+            version: AtomicU64::new(0),
+            anchors: RwLock::default(),
+            holds: Map::default(),
+            expiries: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// All plans in force, by name.
+    #[must_use]
+    pub fn plans(&self) -> Vec<Plan> {
+        self.shared.catalogue.load().plans.values().cloned().collect()
+    }
+
+    /// What a tenant was given.
+    #[must_use]
+    pub fn terms(&self, tenant: &str) -> Option<Arc<TenantTerms>> {
+        self.shared.accounts.get(tenant)?.terms().1
+    }
+
+    /// Whether the log has a reservation, as far as this node has read.
+    #[must_use]
+    pub fn is_booked(&self, tenant: &str, id: &str) -> bool {
+        self.shared.hold(tenant, id).is_some_and(|hold| hold.lock().is_booked)
+    }
+
+    /// Frees what reservations held whose time is over, of at most `most` that are
+    /// looked at; whether there are more. Never keeps a decision waiting.
+    pub fn expire(&self, now: TimeMs, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(hold) = self.shared.next_due(now.0) else { return false };
+            match hold.expire(now.0) {
+                Next::Look { at_ms } => self.shared.watch(hold, at_ms),
+                Next::Remember => {}
+                Next::Forget => {
+                    let key = hold_key(&hold.account.tenant, &hold.id);
+                    self.shared.holds.remove_if(&key, |_, known| Arc::ptr_eq(known, &hold));
+                }
+            }
+        }
+        true
+    }
+
+    pub(crate) fn set_plans(&self, plans: BTreeMap<String, Plan>) {
+        self.shared.change(|catalogue| catalogue.plans = plans);
+    }
+
+    pub(crate) fn set_meters(&self, definitions: Option<&Definitions>) {
+        let countable = |aggregation| matches!(aggregation, Aggregation::Sum | Aggregation::Count);
+        let meters = definitions.into_iter().flat_map(|definitions| &definitions.meters);
+        let meters = meters.filter(|meter| countable(meter.aggregation));
+        let meters = meters.map(|meter| (meter.name.clone(), meter.aggregation)).collect();
+        self.shared.change(|catalogue| catalogue.meters = meters);
+    }
+
+    pub(crate) fn set_anchors(&self, tenant: &str, anchors: Anchors) {
+        self.shared.anchors.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.into(), anchors);
+    }
+
+    pub(crate) fn set_terms(&self, tenant: &str, terms: TenantTerms) {
+        self.shared.account_of_log(tenant).set_terms(terms);
+    }
+}
+
+impl Shared {
+    fn change(&self, change: impl FnOnce(&mut Catalogue)) {
+        // One writer: whatever is read here is the newest.
+        let mut next = Catalogue::clone(&self.catalogue.load());
+        change(&mut next);
+        next.version += 1;
+        let version = next.version;
+        self.catalogue.store(Arc::new(next));
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// The account of a tenant that the log speaks of.
+    pub(super) fn account_of_log(&self, tenant: &str) -> Arc<Account> {
+        if let Some(account) = self.accounts.get(tenant) {
+            return Arc::clone(account.value());
+        }
+        let tenant: Arc<str> = tenant.into();
+        let new = || Arc::new(Account::new(Arc::clone(&tenant)));
+        Arc::clone(self.accounts.entry(Arc::clone(&tenant)).or_insert_with(new).value())
+    }
+
+    /// The account of a tenant that a caller names.
+    pub(super) fn account(&self, tenant: &str) -> Result<Arc<Account>, QuotaError> {
+        if let Some(account) = self.accounts.get(tenant) {
+            return Ok(Arc::clone(account.value()));
+        }
+        if self.accounts.len() >= ACCOUNTS_MAX {
+            return Err(QuotaError::Unavailable {
+                why: format!("{ACCOUNTS_MAX} tenants are known, as many as allowed"),
+            });
+        }
+        Ok(self.account_of_log(tenant))
+    }
+
+    /// Runs `look` on a known tenant's account without counting its references.
+    #[inline]
+    pub(super) fn with_account<T>(&self, tenant: &str, look: impl FnOnce(&Account) -> Option<T>) -> Option<T> {
+        self.accounts.get(tenant).and_then(|account| look(account.value()))
+    }
+
+    #[inline]
+    pub(super) fn version(&self, account: &Account) -> (u64, u64) {
+        (self.version.load(Ordering::Acquire), account.terms_version())
+    }
+
+    /// What the account's decisions at `now` stand on.
+    pub(super) fn standing(&self, account: &Account, now: TimeMs) -> Arc<Standing> {
+        let version = self.version(account);
+        if let Some(standing) = &*account.standing.load()
+            && standing.is_current(version, now)
+        {
+            return Arc::clone(standing);
+        }
+        let standing = Arc::new(self.build(account, version, now));
+        account.standing.store(Some(Arc::clone(&standing)));
+        standing
+    }
+
+    fn build(&self, account: &Account, version: (u64, u64), now: TimeMs) -> Standing {
+        let catalogue = self.catalogue.load();
+        let given = account.terms().1.unwrap_or_default();
+        let terms = Arc::new(Terms::resolve(&given, plan_of(&catalogue.plans, &given)));
+        let period = self.period(&account.tenant, now);
+        let own = terms.policies().filter(|policy| policy.scope == Scope::Tenant);
+        let gates = own
+            .filter_map(|policy| {
+                let place = Place { scope: Scope::Tenant, name: "", meter: &policy.meter, kind: policy.kind };
+                let counter = self.counter(&catalogue, account, place, period)?;
+                let period = (policy.kind == Kind::Usage).then_some(period);
+                Some(Gate { policy: Arc::clone(policy), counter, period })
+            })
+            .collect();
+        let is_layered = terms.policies().any(|policy| policy.scope != Scope::Tenant);
+        Standing { version, period, terms, gates, is_layered }
+    }
+
+    fn period(&self, tenant: &str, now: TimeMs) -> Interval {
+        let anchors = self.anchors.read().unwrap_or_else(PoisonError::into_inner);
+        anchors.get(tenant).map_or_else(|| Anchors::default().period_of(now), |anchors| anchors.period_of(now))
+    }
+
+    /// Everything that a request asks, every word once.
+    pub(super) fn asked(
+        &self,
+        account: &Account,
+        who: &Who,
+        items: &[Item],
+        now: TimeMs,
+    ) -> Result<Vec<Asked>, QuotaError> {
+        let standing = self.standing(account, now);
+        let catalogue = self.catalogue.load();
+        let mut asked: Vec<Asked> = Vec::with_capacity(items.len());
+        for item in items {
+            let kind = catalogue.kind_of(&standing.terms, &item.meter).ok_or_else(|| unknown_meter(&item.meter))?;
+            let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
+            for (scope, name) in layers(who) {
+                let place = Place { scope, name, meter: &item.meter, kind };
+                let Some(gate) = self.gate(&catalogue, account, place, &standing) else { continue };
+                match asked.iter_mut().find(|asked| asked.gate.policy == gate.policy) {
+                    Some(asked) => asked.amount = asked.amount.saturating_add(amount),
+                    None => asked.push(Asked { gate, amount }),
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    fn gate(&self, catalogue: &Catalogue, account: &Account, place: Place<'_>, standing: &Standing) -> Option<Gate> {
+        if place.scope == Scope::Tenant
+            && let Some(gate) = standing.gate(place.meter)
+        {
+            return Some(gate.clone());
+        }
+        let policy = match standing.terms.policy(place.meter, place.scope) {
+            Some(policy) => Arc::clone(policy),
+            None if place.scope == Scope::Tenant => standing.terms.unlimited(place.meter, place.kind),
+            None => return None,
+        };
+        let counter = self.counter(catalogue, account, place, standing.period)?;
+        Some(Gate { policy, counter, period: (place.kind == Kind::Usage).then_some(standing.period) })
+    }
+
+    /// The counter at a place in a period; `None` for usage of a meter that is not
+    /// defined.
+    fn counter(&self, catalogue: &Catalogue, account: &Account, place: Place<'_>, period: Interval) -> Option<Counter> {
+        if place.kind == Kind::Usage && place.scope == Scope::Tenant {
+            let aggregation = *catalogue.meters.get(place.meter)?;
+            return Some(Counter::Total(self.cells.cell(&account.tenant, place.meter, aggregation, period)));
+        }
+        let period_ms = (place.kind == Kind::Usage).then_some((period.start.0, period.end.0));
+        let (scope, name, meter) = (place.scope, place.name.to_owned(), place.meter.to_owned());
+        Some(Counter::Own(account.own(OwnKey { scope, name, meter, period_ms })))
+    }
+
+    /// The counters that a reservation from the log holds on.
+    pub(super) fn counters_of(&self, account: &Account, ledger: &Ledger, now: TimeMs) -> Box<[Layers]> {
+        let catalogue = self.catalogue.load();
+        let terms = Arc::clone(&self.standing(account, now).terms);
+        let who = Who { tenant: String::new(), subject: ledger.subject.clone(), key: ledger.key.clone() };
+        let of_line = |line: &Line| {
+            let kind = if line.period_ms.is_some() { Kind::Usage } else { Kind::Concurrency };
+            let period = line.period().unwrap_or(NO_PERIOD);
+            let is_bound = |scope| scope == Scope::Tenant || terms.policy(&line.meter, scope).is_some();
+            let counter = |(scope, name)| {
+                let place = Place { scope, name, meter: &line.meter, kind };
+                self.counter(&catalogue, account, place, period).map(|counter| (scope, counter))
+            };
+            layers(&who).filter(|(scope, _)| is_bound(*scope)).filter_map(counter).collect()
+        };
+        ledger.lines.iter().map(of_line).collect()
+    }
+
+    pub(super) fn hold(&self, tenant: &str, id: &str) -> Option<Arc<Hold>> {
+        self.holds.get(&*hold_key(tenant, id)).map(|hold| Arc::clone(hold.value()))
+    }
+
+    pub(super) fn has_room(&self) -> Result<(), QuotaError> {
+        if self.holds.len() < RESERVATIONS_MAX {
+            return Ok(());
+        }
+        Err(QuotaError::Unavailable {
+            why: format!("{RESERVATIONS_MAX} reservations are remembered, as many as allowed"),
+        })
+    }
+
+    /// Looks at a reservation again when its time may be over.
+    pub(super) fn watch(&self, hold: Arc<Hold>, ends_ms: i64) {
+        let step = ends_ms.div_euclid(EXPIRY_STEP_MS) + 1;
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner).entry(step).or_default().push(hold);
+    }
+
+    fn next_due(&self, now_ms: i64) -> Option<Arc<Hold>> {
+        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = expiries.first_entry().filter(|first| *first.key() <= now_ms.div_euclid(EXPIRY_STEP_MS))?;
+        let hold = first.get_mut().pop();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        hold
+    }
+}
+
+/// Stands where concurrency has none.
+const NO_PERIOD: Interval = Interval { start: TimeMs(0), end: TimeMs(0) };
+
+/// The plan that a tenant has.
+pub(super) fn plan_of<'a>(plans: &'a BTreeMap<String, Plan>, given: &TenantTerms) -> Option<&'a Plan> {
+    match &given.plan {
+        Some(name) => plans.get(name),
+        None => plans.values().find(|plan| plan.is_default),
+    }
+}
+
+/// Where a counter stands.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    scope: Scope,
+    name: &'a str,
+    meter: &'a str,
+    kind: Kind,
+}
+
+/// The tenant, and whoever asks within it.
+fn layers(who: &Who) -> impl Iterator<Item = (Scope, &str)> {
+    let subject = who.subject.as_deref().map(|name| (Scope::Subject, name));
+    let key = who.key.as_deref().map(|name| (Scope::Key, name));
+    std::iter::once((Scope::Tenant, "")).chain(subject).chain(key)
+}
+
+/// Ids hold no control characters, so that nothing else reads the same.
+pub(super) fn hold_key(tenant: &str, id: &str) -> Box<str> {
+    format!("{tenant}\0{id}").into()
+}
+
+fn unknown_meter(meter: &str) -> QuotaError {
+    QuotaError::Invalid {
+        field: "items.meter",
+        problem: format!("`{meter}` is neither a defined meter that adds up nor a concurrency limit of any plan"),
+    }
+}
