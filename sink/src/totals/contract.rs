@@ -4,6 +4,7 @@
 use odometer_schemas::commit::{DefinitionsAt, ExceptionsRow, PartitionCommit, PartitionState, SourceMark, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::meter::Aggregation;
+use odometer_schemas::quota::{QuotaRow, QuotaRowKind};
 use odometer_schemas::time::{Interval, TimeMs};
 use odometer_schemas::verdict::{Verdict, VerdictCounts, pack};
 
@@ -80,6 +81,10 @@ pub fn commit(partition: u32, from_offset: u64, next_offset: u64) -> PartitionCo
     }
 }
 
+fn quota(kind: QuotaRowKind, tenant: &str, name: &str, state: &[u8]) -> QuotaRow {
+    QuotaRow { kind, tenant: tenant.to_owned(), name: name.to_owned(), state: state.to_owned() }
+}
+
 fn ready(storage: &mut dyn Storage) -> Box<dyn TotalsBook> {
     let mut book = storage.open();
     book.identity(&installation()).expect("an empty book takes an installation");
@@ -141,6 +146,10 @@ fn claim_gives_everything_back(storage: &mut dyn Storage) {
         totals: vec![total("a", "m", 1), total("b", "m", 2)],
         marks: vec![mark(0, &[]), mark(u128::MAX, &[1, u64::MAX])],
         rules: Some(vec![1, 2, 3]),
+        quota: vec![
+            quota(QuotaRowKind::Plan, "", "free", &[1]),
+            quota(QuotaRowKind::Reservation, "a", "b\u{1}c", &[0]),
+        ],
         ..commit(2, 0, 10)
     };
     apply(&mut *book, 1, &sent).expect("the owner commits");
@@ -157,6 +166,7 @@ fn claim_gives_everything_back(storage: &mut dyn Storage) {
         totals: sent.totals,
         marks: sent.marks,
         rules: sent.rules,
+        quota: sent.quota,
     };
     assert_eq!(state, expected);
     let cursors = book.cursors().expect("cursors can be read");
@@ -207,11 +217,13 @@ fn values_are_absolute(storage: &mut dyn Storage) {
         totals: vec![total("a", "m", 10), total("b", "m", 10)],
         marks: vec![mark(1)],
         rules: Some(vec![1]),
+        quota: vec![quota(QuotaRowKind::Terms, "a", "", &[1]), quota(QuotaRowKind::Terms, "b", "", &[1])],
         ..commit(0, 0, 1)
     };
     let second = PartitionCommit {
         totals: vec![TotalRow { records: 2, digest: 8, state: vec![9], ..total("a", "m", 4) }],
         marks: vec![mark(2)],
+        quota: vec![quota(QuotaRowKind::Terms, "a", "", &[]), quota(QuotaRowKind::Terms, "b", "", &[2])],
         ..commit(0, 1, 2)
     };
     apply(&mut *book, 1, &first).expect("the owner commits");
@@ -219,6 +231,7 @@ fn values_are_absolute(storage: &mut dyn Storage) {
     let state = claim(&mut *book, 0);
     assert_eq!(state.totals, [second.totals[0].clone(), first.totals[1].clone()]);
     assert_eq!(state.marks, second.marks);
+    assert_eq!(state.quota, second.quota[1..], "an empty state is no row any more");
     assert_eq!(state.rules, first.rules, "rules that did not change stay");
     assert_eq!(state.counts, second.counts);
 }

@@ -3,6 +3,7 @@
 //! row says to it. It never touches a book.
 
 use odometer_schemas::commit::{PartitionCommit, TotalRow};
+use odometer_schemas::quota::{QuotaRow, QuotaRowKind};
 
 use super::{Claim, CommitError, Installation, OwnedCommit};
 use crate::error::BookError;
@@ -123,4 +124,9 @@ pub(super) fn in_order<'a, R, K: Ord>(
         Some(pair) => Err(invalid(pair[1].0, "two of its rows have one key".to_owned())),
         None => Ok(ordered),
     }
+}
+
+/// The key of a row of quota state, over all partitions.
+pub(super) fn quota_key(partition: u32, row: &QuotaRow) -> (u32, QuotaRowKind, &str, &str) {
+    (partition, row.kind, &row.tenant, &row.name)
 }

@@ -8,8 +8,8 @@ use sqlx::Row;
 use super::super::rules::{claimed_epoch, in_order, invalid, is_to_apply, same_installation, total_key};
 use super::super::values::{bytes_of_definitions, bytes_of_words};
 use super::super::{Claim, CommitError, Installation, OwnedCommit};
-use super::read;
 use super::session::{Link, Statement};
+use super::{quota, read};
 use crate::error::BookError;
 
 /// Most rows of one statement. Beyond some thousands a statement gains nothing, and
@@ -76,7 +76,8 @@ pub(super) async fn commits(link: &mut Link, commits: &[&OwnedCommit]) -> Result
     totals(link, &fresh).await?;
     marks(link, &fresh).await?;
     exceptions(link, &fresh).await?;
-    definitions(link, &fresh).await
+    definitions(link, &fresh).await?;
+    quota::write(link, &fresh).await
 }
 
 /// Compares and swaps the partitions' rows.
@@ -254,16 +255,16 @@ async fn definitions(link: &mut Link, fresh: &[&PartitionCommit]) -> Result<(), 
 }
 
 /// One value of every row of a chunk.
-fn column<'a, R, T>(chunk: &[(&PartitionCommit, &'a R)], value: impl Fn(&'a R) -> T) -> Vec<T> {
+pub(super) fn column<'a, R, T>(chunk: &[(&PartitionCommit, &'a R)], value: impl Fn(&'a R) -> T) -> Vec<T> {
     chunk.iter().map(|(_, row)| value(row)).collect()
 }
 
-fn partitions<R>(chunk: &[(&PartitionCommit, &R)]) -> Vec<i64> {
+pub(super) fn partitions<R>(chunk: &[(&PartitionCommit, &R)]) -> Vec<i64> {
     chunk.iter().map(|(commit, _)| i64::from(commit.partition)).collect()
 }
 
 /// Splits rows into statements by number and by `bytes`.
-fn chunks<R>(rows: &[R], bytes: impl Fn(&R) -> usize) -> Vec<&[R]> {
+pub(super) fn chunks<R>(rows: &[R], bytes: impl Fn(&R) -> usize) -> Vec<&[R]> {
     let mut chunks = Vec::new();
     let (mut start, mut chunk_bytes) = (0, 0);
     for (at, row) in rows.iter().enumerate() {

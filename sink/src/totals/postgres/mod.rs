@@ -15,6 +15,7 @@
 mod apply;
 mod columns;
 mod failure;
+mod quota;
 mod read;
 mod schema;
 mod session;

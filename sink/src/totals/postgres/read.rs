@@ -12,6 +12,7 @@ use super::super::rules::Standing;
 use super::super::values::{definitions_of_bytes, words_of_bytes};
 use super::super::{Installation, PartitionCursor, TotalsFilter};
 use super::columns::{Columns, Table};
+use super::quota;
 use super::session::{Link, Statement};
 use crate::error::BookError;
 
@@ -22,7 +23,7 @@ const SOURCE_MARKS: Table = Table { name: "source_marks", key_columns: 2 };
 const EXCEPTIONS: Table = Table { name: "exceptions", key_columns: 2 };
 const DEFINITIONS: Table = Table { name: "definitions", key_columns: 2 };
 
-async fn rows<T>(
+pub(super) async fn rows<T>(
     link: &mut Link,
     table: Table,
     query: Statement<'_>,
@@ -138,6 +139,7 @@ pub(super) async fn partition_state(link: &mut Link, partition: u32) -> Result<P
         totals: totals(link, &TotalsFilter::default(), Some(partition)).await?,
         marks: marks(link, partition).await?,
         rules: rules(link, partition).await?,
+        quota: quota::read(link, partition).await?,
     })
 }
 

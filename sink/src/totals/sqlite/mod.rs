@@ -2,6 +2,7 @@
 //! commit. Durable against SIGKILL and power loss once a commit has returned.
 
 mod apply;
+mod quota;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,10 @@ use crate::sqlite::BookFile;
 
 const FILE: BookFile = BookFile {
     book: "totals book",
-    migrations: &[include_str!("../../../../schemas/migrations/sqlite/totals_1.sql")],
+    migrations: &[
+        include_str!("../../../../schemas/migrations/sqlite/totals_1.sql"),
+        include_str!("../../../../schemas/migrations/sqlite/totals_2.sql"),
+    ],
     // A commit of 100,000 totals touches some 30 MB of pages; they stay in memory.
     pragmas: "PRAGMA cache_size = -65536;",
 };

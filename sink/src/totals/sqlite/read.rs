@@ -18,14 +18,14 @@ use crate::error::BookError;
 use crate::sqlite::Columns;
 
 /// One table's rows as checked values.
-struct Query {
-    table: &'static str,
-    key_columns: usize,
-    sql: &'static str,
+pub(super) struct Query {
+    pub(super) table: &'static str,
+    pub(super) key_columns: usize,
+    pub(super) sql: &'static str,
 }
 
 impl Query {
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         connection: &Connection,
         params: impl Params,
@@ -153,6 +153,7 @@ pub(super) fn partition_state(connection: &Connection, partition: u32) -> Result
         totals,
         marks: marks(connection, partition)?,
         rules: rules(connection, partition)?,
+        quota: super::quota::read(connection, partition)?,
     })
 }
 
