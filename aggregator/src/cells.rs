@@ -243,6 +243,8 @@ impl LiveCells {
     pub fn of_tenant(&self, tenant: &str) -> Vec<LiveUsage> {
         // Copied out, so that no guard on the map outlives this call.
         let mut usage = self.tenants.get(tenant).map(|found| found.value().clone()).unwrap_or_default();
+        // Those that a decision asked for hold none yet.
+        usage.retain(|usage| usage.cell.records() > 0);
         usage.sort_by(|a, b| (&a.meter, a.cell.start_ms).cmp(&(&b.meter, b.cell.start_ms)));
         usage
     }

@@ -1,15 +1,15 @@
-//! The live counters of the partitions that this node counts, one set each: a
-//! partition that goes takes its counters with it, whole and at once.
+//! The live counters of the partitions that this node counts, and the decisions on
+//! them, one set each: a partition that goes takes its own with it, whole and at once.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use odometer_aggregator::{LiveCells, LiveUsage};
+use odometer_aggregator::{LiveCells, LiveQuota, LiveState, LiveUsage};
 use odometer_schemas::partition::partition_of;
 
 /// Live counters by partition. Clones show the same.
 #[derive(Clone, Debug)]
 pub struct Cells {
-    partitions: Arc<[RwLock<Option<LiveCells>>]>,
+    partitions: Arc<[RwLock<Option<LiveState>>]>,
 }
 
 impl Cells {
@@ -21,29 +21,48 @@ impl Cells {
     /// counts it.
     #[must_use]
     pub fn of_tenant(&self, tenant: &str) -> Vec<LiveUsage> {
-        let partitions = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
-        self.of(partition_of(tenant, partitions)).map(|cells| cells.of_tenant(tenant)).unwrap_or_default()
+        self.cells(self.partition_of(tenant)).map(|cells| cells.of_tenant(tenant)).unwrap_or_default()
+    }
+
+    /// The partition that a tenant's usage is in.
+    #[must_use]
+    pub fn partition_of(&self, tenant: &str) -> u32 {
+        partition_of(tenant, u32::try_from(self.partitions.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Where a partition's quota is decided, if this node counts it.
+    #[must_use]
+    pub fn quota(&self, partition: u32) -> Option<LiveQuota> {
+        self.of(partition).map(|live| live.quota)
     }
 
     /// Tenants with live counters.
     #[must_use]
     pub fn tenants(&self) -> usize {
-        (0..).take(self.partitions.len()).filter_map(|partition| self.of(partition)).map(|cells| cells.tenants()).sum()
+        (0..)
+            .take(self.partitions.len())
+            .filter_map(|partition| self.cells(partition))
+            .map(|cells| cells.tenants())
+            .sum()
     }
 
-    pub(crate) fn show(&self, partition: u32, cells: LiveCells) {
-        *self.slot(partition).write().unwrap_or_else(PoisonError::into_inner) = Some(cells);
+    pub(crate) fn show(&self, partition: u32, live: LiveState) {
+        *self.slot(partition).write().unwrap_or_else(PoisonError::into_inner) = Some(live);
     }
 
     pub(crate) fn withdraw(&self, partition: u32) {
         *self.slot(partition).write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn of(&self, partition: u32) -> Option<LiveCells> {
+    fn cells(&self, partition: u32) -> Option<LiveCells> {
+        self.of(partition).map(|live| live.cells)
+    }
+
+    fn of(&self, partition: u32) -> Option<LiveState> {
         self.slot(partition).read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn slot(&self, partition: u32) -> &RwLock<Option<LiveCells>> {
+    fn slot(&self, partition: u32) -> &RwLock<Option<LiveState>> {
         &self.partitions[partition as usize]
     }
 }

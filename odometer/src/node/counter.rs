@@ -22,6 +22,7 @@ use super::committer::{Batch, Committer, Fenced};
 use super::footing::{Change, log_may_recover};
 use super::progress::{PartitionProgress, Progress, StageName, Standing, with_causes};
 use super::recover::{Owned, Recovery};
+use super::takeover::Takeover;
 
 /// Log bytes read from one partition at once: a few milliseconds of counting, so
 /// that no partition waits long for its turn.
@@ -277,9 +278,9 @@ impl Counter {
         if owned.processor.next_offset() < owned.authoritative_from {
             return;
         }
-        match announced(owned, partition, &mut self.announcer, self.appender.as_ref()) {
+        match took_over(owned, partition, &mut self.announcer, self.appender.as_ref()) {
             Ok(true) => {
-                self.cells.show(partition, owned.cells.clone());
+                self.cells.show(partition, owned.live.clone());
                 progress.stand(Standing::Authoritative);
             }
             Ok(false) => {}
@@ -346,28 +347,21 @@ impl Counter {
     }
 }
 
-/// Whether the definitions that this node stands for are in the log, or need not be.
-fn announced(
+/// Whether the log says that this node owns the partition, and holds what it stands
+/// for. Whatever an earlier owner still decides then stands behind that, and is void.
+fn took_over(
     owned: &mut Owned,
     partition: u32,
     announcer: &mut Announcer,
-    appender: &dyn LogAppender,
+    log: &dyn LogAppender,
 ) -> anyhow::Result<bool> {
-    let Some(pending) = &mut owned.announcement else {
-        let Some(envelope) = announcer.envelope(partition, owned)? else { return Ok(true) };
-        owned.announcement = Some(appender.append(partition, envelope));
-        return Ok(false);
+    let mut takeover = match owned.takeover.take() {
+        Some(takeover) => takeover,
+        None => Takeover::new(announcer.envelopes(partition, owned)?),
     };
-    match pending.try_wait() {
-        None => Ok(false),
-        Some(Ok(_)) => Ok(true),
-        Some(Err(error)) if error.is_retryable() => {
-            announcer.forget(partition);
-            owned.announcement = None;
-            Ok(false)
-        }
-        Some(Err(error)) => Err(anyhow::Error::from(error).context("definitions cannot be appended to the log")),
-    }
+    let is_told = takeover.go_on(partition, log)?;
+    owned.takeover = Some(takeover);
+    Ok(is_told && owned.processor.quota_epoch() >= owned.epoch)
 }
 
 /// Adds what a partition changed to a batch.

@@ -21,6 +21,7 @@ mod raw;
 mod recover;
 mod retention;
 mod snapshots;
+mod takeover;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,9 +33,10 @@ use anyhow::{Context, bail};
 use odometer_aggregator::Options;
 use odometer_ingest::log::LogAppender;
 use odometer_schemas::digest::Hasher;
+use odometer_schemas::quota::Plan;
 use odometer_schemas::verdict::VerdictCounts;
 
-use self::announce::Announcer;
+use self::announce::{Announcer, Configured};
 use self::assignment::Assignment;
 use self::cells::Cells;
 use self::committer::Committer;
@@ -230,8 +232,8 @@ impl Parts<'_> {
         let Self { config, footing, progress, cells } = *self;
         let draining = Arc::new(AtomicBool::new(false));
         let assignment = Arc::new(Assignment::new(footing.counting()?));
-        let wanted = config.definitions();
-        let announcer = Announcer::new(wanted, assignment.is_exclusive(), footing.totals()?.as_mut())?;
+        let configured = Configured { definitions: config.definitions(), plans: Plan::built_in() };
+        let announcer = Announcer::new(configured, assignment.is_exclusive(), footing.totals()?.as_mut())?;
         let recovery = Recovery::start(self.recoverer(&assignment)?)?;
         let committer = Committer::start(footing.totals()?, progress, footing.snapshots_dir())?;
         let counter = Counter {

@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use odometer_aggregator::{LiveCells, Options, Processor, Refusal};
-use odometer_ingest::log::{LogError, LogReader, PendingAppend};
+use odometer_aggregator::{LiveState, Options, Processor, Refusal};
+use odometer_ingest::log::{LogError, LogReader};
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::limits::PARTITIONS_MAX;
@@ -23,6 +23,7 @@ use super::backoff::Backoff;
 use super::footing::log_may_recover;
 use super::progress::{Progress, StageName, with_causes};
 use super::snapshots;
+use super::takeover::Takeover;
 
 /// Log bytes read at once while learning.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -39,14 +40,14 @@ pub(crate) struct Owned {
     pub(crate) epoch: u64,
     /// The offset that the newest snapshot file reaches.
     pub(crate) snapshot_offset: u64,
-    /// Its live counters, shown once they are authoritative.
-    pub(crate) cells: LiveCells,
+    /// Its live counters and decisions, shown once they are authoritative.
+    pub(crate) live: LiveState,
     /// Answers are authoritative once counted up to here.
     pub(crate) authoritative_from: u64,
     /// The definitions in force, and when they came into the log, if that was seen.
     pub(crate) in_force: InForce,
-    /// Definitions on their way to the log.
-    pub(crate) announcement: Option<PendingAppend>,
+    /// What the log is told before this node answers; none until it has caught up.
+    pub(crate) takeover: Option<Takeover>,
     /// When its log last moved, as far as this node knows.
     pub(crate) moved: Instant,
 }
@@ -198,8 +199,8 @@ impl Recoverer {
         }
         let snapshot = snapshots::read(&self.snapshots_dir, partition);
         let snapshot_offset = snapshot.as_ref().map_or(0, |s| s.next_offset);
-        let (options, cells) = (Options { partition, ..self.options }, LiveCells::default());
-        let mut processor = Processor::restore(options, &state, snapshot, cells.clone())
+        let (options, live) = (Options { partition, ..self.options }, LiveState::default());
+        let mut processor = Processor::restore(options, &state, snapshot, live.clone())
             .map_err(|error| RecoverError::Restore(error.to_string()))?;
         self.learn(term, &mut processor, start_offset)?;
         let seconds = started.elapsed().as_secs_f64();
@@ -211,9 +212,9 @@ impl Recoverer {
             in_force,
             epoch: state.epoch,
             snapshot_offset,
-            cells,
+            live,
             authoritative_from: end_offset,
-            announcement: None,
+            takeover: None,
             moved: Instant::now(),
         })
     }
