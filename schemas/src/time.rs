@@ -1,5 +1,6 @@
 //! Millisecond UTC time and the tumbling windows on it.
 
+use bincode::{Decode, Encode};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// A point in time: Unix milliseconds, UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 pub struct TimeMs(pub i64);
 
 /// Why a text or number is not an event time.

@@ -30,7 +30,7 @@ pub struct Outcome {
     /// Whether the reservation had expired before.
     pub late: bool,
     /// To be appended to the partition, in the order of decisions; nothing for a
-    /// denial, a check and a repetition.
+    /// denial and a check, and a repetition that the log is known to have.
     pub operation: Option<QuotaOperation>,
 }
 
@@ -97,7 +97,7 @@ impl LiveQuota {
             Entry::Occupied(found) => {
                 let hold = Arc::clone(found.get());
                 drop(found);
-                return repeated(&hold, &reserve.id, body, &asked);
+                return repeated(&hold, reserve, body, &asked);
             }
             Entry::Vacant(vacant) => vacant,
         };
@@ -134,9 +134,14 @@ impl LiveQuota {
     pub fn extend(&self, extend: &Extend, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&extend.tenant, &extend.id)?;
         let mut state = hold.lock();
+        not_reused(&state, op, &extend.op_id)?;
         let asked = self.asked_again(&hold, &state, &extend.add, now)?;
         if state.ledger.knows(op) {
-            return Ok(standing_of(&state, &asked));
+            // Said again: nobody knows here whether the log has it, and it takes it once.
+            let action =
+                Action::Extend { op, expires_ms: state.ledger.expires_ms, add: held_items(&extend.add, &asked) };
+            let operation = Some(operation(&extend.tenant, &extend.id, now, action));
+            return Ok(Outcome { operation, ..standing_of(&state, &asked) });
         }
         if !state.is_open() {
             return Err(QuotaError::Ended { id: extend.id.clone() });
@@ -163,9 +168,13 @@ impl LiveQuota {
     pub fn commit(&self, commit: &Commit, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&commit.tenant, &commit.id)?;
         let mut state = hold.lock();
+        not_reused(&state, op, &commit.op_id)?;
         let asked = self.asked_again(&hold, &state, &commit.items, now)?;
         if state.ledger.knows(op) {
-            return Ok(standing_of(&state, &asked));
+            let settle_until_ms = if commit.is_final { state.ledger.ends_ms() } else { None };
+            let action = Action::Commit { op, items: held_items(&commit.items, &asked), settle_until_ms };
+            let operation = Some(operation(&commit.tenant, &commit.id, now, action));
+            return Ok(Outcome { operation, ..standing_of(&state, &asked) });
         }
         if state.ledger.phase == Phase::Ended {
             return Err(QuotaError::Ended { id: commit.id.clone() });
@@ -173,7 +182,7 @@ impl LiveQuota {
         let too_large = |asked: &Asked| asked.amount > UNLIMITED - asked.gate.counter.word().held().max(0);
         if let Some(asked) = asked.iter().find(|asked| too_large(asked)) {
             let problem = format!("is more of `{}` than can be counted", asked.gate.policy.meter);
-            return Err(QuotaError::Invalid { field: "items.amount", problem });
+            return Err(QuotaError::Invalid { field: "items.amount".into(), problem });
         }
         let late = state.is_over;
         let settle_until_ms = commit.is_final.then(|| now.0.saturating_add(SETTLE_MS));
@@ -195,11 +204,11 @@ impl LiveQuota {
     pub fn release(&self, release: &Release, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&release.tenant, &release.id)?;
         let mut state = hold.lock();
-        let repeated = state.ledger.knows(op) || state.ledger.phase == Phase::Ended;
+        not_reused(&state, op, &release.op_id)?;
         let action = Action::Release { op };
         hold.take(&mut state, &action, &[]);
         let mut decided = standing_of(&state, &[]);
-        decided.operation = (!repeated).then(|| operation(&release.tenant, &release.id, now, action));
+        decided.operation = Some(operation(&release.tenant, &release.id, now, action));
         Ok(decided)
     }
 
@@ -221,12 +230,12 @@ impl LiveQuota {
         for item in items {
             let at = state.ledger.lines.iter().position(|line| line.meter == item.meter);
             let at = at.ok_or_else(|| QuotaError::Invalid {
-                field: "items.meter",
+                field: "items.meter".into(),
                 problem: format!("`{}` is not one of the reservation's meters", item.meter),
             })?;
             if asked.iter().any(|asked| *asked.gate.policy.meter == *item.meter) {
                 let problem = format!("names `{}` twice", item.meter);
-                return Err(QuotaError::Invalid { field: "items", problem });
+                return Err(QuotaError::Invalid { field: "items".into(), problem });
             }
             let line = &state.ledger.lines[at];
             let kind = if line.period_ms.is_some() { Kind::Usage } else { Kind::Concurrency };
@@ -305,13 +314,21 @@ fn limit_state(gate: &Gate, held: i64) -> LimitState {
     }
 }
 
-/// The answer to a request that was answered before.
-fn repeated(hold: &Hold, id: &str, body: u128, asked: &[Asked]) -> Result<Outcome, QuotaError> {
+/// The answer to a request that was answered before. The log is told again unless it is
+/// known to have it.
+fn repeated(hold: &Hold, reserve: &Reserve, body: u128, asked: &[Asked]) -> Result<Outcome, QuotaError> {
     let state = hold.lock();
     if state.ledger.body != body {
-        return Err(QuotaError::Reused { id: id.to_owned() });
+        return Err(QuotaError::Reused { id: reserve.id.clone() });
     }
-    Ok(Outcome { decision: state.ledger.decision, ..standing_of(&state, asked) })
+    let at = TimeMs(state.ledger.expires_ms.saturating_sub(reserve.ttl_ms));
+    let action = || state.ledger.reserving(held_items(&reserve.items, asked));
+    let operation = (!state.is_booked).then(|| operation(&reserve.who.tenant, &reserve.id, at, action()));
+    Ok(Outcome { decision: state.ledger.decision, operation, ..standing_of(&state, asked) })
+}
+
+fn not_reused(state: &HoldState, op: u64, op_id: &str) -> Result<(), QuotaError> {
+    if state.ledger.contradicts(op) { Err(QuotaError::Reused { id: op_id.to_owned() }) } else { Ok(()) }
 }
 
 /// How a reservation stands, where nothing is asked of it.

@@ -78,6 +78,24 @@ impl Ledger {
         })
     }
 
+    /// The action that made it, of `items`.
+    pub(crate) fn reserving(&self, items: Vec<HeldItem>) -> Action {
+        Action::Reserve {
+            subject: self.subject.clone(),
+            key: self.key.clone(),
+            items,
+            expires_ms: self.expires_ms,
+            body: self.body,
+            decision: self.decision,
+        }
+    }
+
+    /// Whether the id of an operation was used with another body. Its hash has the id in
+    /// its high half, the body in its low one.
+    pub(crate) fn contradicts(&self, op: u64) -> bool {
+        self.operations.iter().any(|known| known >> 32 == op >> 32 && *known != op)
+    }
+
     /// Whether an operation was applied already, as far as that is remembered.
     pub(crate) fn knows(&self, op: u64) -> bool {
         self.operations.contains(&op)

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::meter::Aggregation;
-use odometer_schemas::quota::{Item, Kind, Plan, QuotaError, Scope, TenantTerms, Who};
+use odometer_schemas::quota::{Item, Kind, Limit, Plan, QuotaError, Scope, TenantTerms, WhenDegraded, Who};
 use odometer_schemas::time::{Interval, TimeMs};
 
 use super::account::{Account, Counter, Gate, OwnKey, Standing, Terms};
@@ -90,6 +90,25 @@ impl LiveQuota {
             expiries: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// A quota that stands in where nobody knows the counters: a tenth of every limit,
+    /// without grace, of plans that are open then, and nothing of the others.
+    #[must_use]
+    pub fn stand_in(plans: &[Plan], definitions: &Definitions) -> Self {
+        let tenth = |limit: &Limit| {
+            let open = limit.limit.map(|limit| limit / 10 + i64::from(limit % 10 > 0));
+            let limit_now = match limit.when_degraded {
+                WhenDegraded::OpenWithCap => open,
+                WhenDegraded::Closed => Some(0),
+            };
+            Limit { limit: limit_now, grace_percent: Some(0), ..limit.clone() }
+        };
+        let capped = |plan: &Plan| Plan { limits: plan.limits.iter().map(tenth).collect(), ..plan.clone() };
+        let stand_in = Self::new(LiveCells::default());
+        stand_in.set_plans(plans.iter().map(|plan| (plan.name.clone(), capped(plan))).collect());
+        stand_in.set_meters(Some(definitions));
+        stand_in
     }
 
     /// All plans in force, by name.
@@ -364,7 +383,7 @@ pub(super) fn hold_key(tenant: &str, id: &str) -> Box<str> {
 
 fn unknown_meter(meter: &str) -> QuotaError {
     QuotaError::Invalid {
-        field: "items.meter",
+        field: "items.meter".into(),
         problem: format!("`{meter}` is neither a defined meter that adds up nor a concurrency limit of any plan"),
     }
 }

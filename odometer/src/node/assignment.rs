@@ -79,6 +79,11 @@ impl Assignment {
         }
     }
 
+    /// Whether this node is still assigned what it was, whatever that is.
+    pub(crate) fn prove_all(&self) -> Result<bool, LogError> {
+        self.lock().ownership.as_mut().map_or(Ok(false), |ownership| ownership.prove())
+    }
+
     /// Tells that what was revoked has been given up.
     pub(crate) fn release(&self) -> Result<(), LogError> {
         self.lock().ownership.as_mut().map_or(Ok(()), |ownership| ownership.release())

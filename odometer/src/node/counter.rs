@@ -280,6 +280,7 @@ impl Counter {
         }
         match took_over(owned, partition, &mut self.announcer, self.appender.as_ref()) {
             Ok(true) => {
+                progress.epoch.store(owned.epoch, Ordering::Release);
                 self.cells.show(partition, owned.live.clone());
                 progress.stand(Standing::Authoritative);
             }
@@ -382,5 +383,5 @@ fn publish(progress: &PartitionProgress, owned: &Owned) {
     progress.ids.store(ids as u64, Ordering::Relaxed);
     progress.ids_since_ms.store(since.map_or(0, |t| t.0), Ordering::Relaxed);
     progress.set_counts(processor.counts());
-    progress.next_offset.store(processor.next_offset(), Ordering::Release);
+    progress.counted_to(processor.next_offset());
 }

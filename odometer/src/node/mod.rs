@@ -15,6 +15,7 @@ pub(crate) mod committer;
 mod counter;
 pub(crate) mod files;
 pub(crate) mod footing;
+mod lease;
 mod pen;
 pub(crate) mod progress;
 mod raw;
@@ -66,6 +67,7 @@ pub struct Node {
 struct Threads {
     housekeeping: Option<Thread>,
     counting: Option<Thread>,
+    lease: Option<Thread>,
     writing: Option<Thread>,
 }
 
@@ -195,8 +197,8 @@ impl Node {
     /// When the log could not be tidied up; what it acknowledged is durable all the
     /// same.
     pub fn drain(self) -> anyhow::Result<Drained> {
-        let Threads { housekeeping, counting, writing } = self.threads;
-        for thread in [housekeeping, counting, writing].into_iter().flatten() {
+        let Threads { housekeeping, counting, lease, writing } = self.threads;
+        for thread in [housekeeping, counting, lease, writing].into_iter().flatten() {
             thread.drain();
         }
         self.footing.close().context("the log did not close cleanly")?;
@@ -220,7 +222,9 @@ impl Parts<'_> {
             threads.writing = Some(self.start_writing()?);
         }
         if duties.counts {
-            threads.counting = Some(self.start_counting()?);
+            let assignment = Arc::new(Assignment::new(self.footing.counting()?));
+            threads.counting = Some(self.start_counting(&assignment)?);
+            threads.lease = self.start_lease(assignment)?;
         } else {
             self.progress.joined.store(true, Ordering::Release);
         }
@@ -228,19 +232,28 @@ impl Parts<'_> {
         Ok(())
     }
 
-    fn start_counting(&self) -> anyhow::Result<Thread> {
+    /// Whoever is alone needs none.
+    fn start_lease(&self, assignment: Arc<Assignment>) -> anyhow::Result<Option<Thread>> {
+        if assignment.is_exclusive() {
+            return Ok(None);
+        }
+        let (stopping, progress) = (Arc::new(AtomicBool::new(false)), Arc::clone(self.progress));
+        let stop = Arc::clone(&stopping);
+        spawn("lease", self.progress, stopping, move || lease::keep(&assignment, &progress, &stop)).map(Some)
+    }
+
+    fn start_counting(&self, assignment: &Arc<Assignment>) -> anyhow::Result<Thread> {
         let Self { config, footing, progress, cells } = *self;
         let draining = Arc::new(AtomicBool::new(false));
-        let assignment = Arc::new(Assignment::new(footing.counting()?));
         let configured = Configured { definitions: config.definitions(), plans: Plan::built_in() };
         let announcer = Announcer::new(configured, assignment.is_exclusive(), footing.totals()?.as_mut())?;
-        let recovery = Recovery::start(self.recoverer(&assignment)?)?;
+        let recovery = Recovery::start(self.recoverer(assignment)?)?;
         let committer = Committer::start(footing.totals()?, progress, footing.snapshots_dir())?;
         let counter = Counter {
             log: footing.reader()?,
             appender: footing.appender(),
             announcer,
-            assignment,
+            assignment: Arc::clone(assignment),
             recovery,
             committer,
             progress: Arc::clone(progress),

@@ -6,7 +6,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::VerdictCounts;
@@ -46,6 +46,10 @@ pub(crate) struct PartitionProgress {
     pub(crate) ids: AtomicU64,
     /// Log time since which all ids are remembered, Unix milliseconds.
     pub(crate) ids_since_ms: AtomicI64,
+    /// The epoch that this node owns it with, once it is authoritative.
+    pub(crate) epoch: AtomicU64,
+    /// Wakes whoever waits for the counting to reach an offset.
+    counted: tokio::sync::Notify,
     /// Whether this node writes its raw rows.
     pub(crate) writes_raw: AtomicBool,
     standing: AtomicU8,
@@ -111,6 +115,24 @@ impl PartitionProgress {
         self.moved(StageName::Totals);
     }
 
+    /// Publishes how far it is counted.
+    pub(crate) fn counted_to(&self, next_offset: u64) {
+        self.next_offset.store(next_offset, Release);
+        self.counted.notify_waiters();
+    }
+
+    /// Waits until the entry at `offset` is counted here.
+    pub(crate) async fn counted_beyond(&self, offset: u64) {
+        loop {
+            // Asked for before the look, so that nothing in between is missed.
+            let counted = self.counted.notified();
+            if self.next_offset.load(Acquire) > offset {
+                return;
+            }
+            counted.await;
+        }
+    }
+
     /// Raises the log's known end.
     pub(crate) fn ends_at_least(&self, offset: u64) {
         self.end_offset.fetch_max(offset, Release);
@@ -172,6 +194,9 @@ pub(crate) struct Progress {
     /// How often that changed.
     pub(crate) rebalances: AtomicU64,
     failure: OnceLock<String>,
+    /// Until when this node may decide, in milliseconds since `started`.
+    lease_ms: AtomicI64,
+    started: Instant,
     committed: Mutex<u64>,
     committed_changed: Condvar,
 }
@@ -183,6 +208,8 @@ impl Progress {
             joined: AtomicBool::new(false),
             rebalances: AtomicU64::new(0),
             failure: OnceLock::new(),
+            lease_ms: AtomicI64::new(i64::MAX),
+            started: Instant::now(),
             committed: Mutex::new(0),
             committed_changed: Condvar::new(),
         }
@@ -195,6 +222,20 @@ impl Progress {
     /// Whether every partition that this node counts is authoritative.
     pub(crate) fn is_authoritative(&self) -> bool {
         self.joined.load(Acquire) && self.partitions.iter().all(|p| p.standing() != Standing::Recovering)
+    }
+
+    /// Whether no other node can have taken this one's partitions over by now.
+    pub(crate) fn may_decide(&self) -> bool {
+        self.since_start_ms(Instant::now()) < self.lease_ms.load(Acquire)
+    }
+
+    /// This node may decide until `until`, and no longer unless that is renewed.
+    pub(crate) fn lease_until(&self, until: Instant) {
+        self.lease_ms.store(self.since_start_ms(until), Release);
+    }
+
+    fn since_start_ms(&self, time: Instant) -> i64 {
+        i64::try_from(time.saturating_duration_since(self.started).as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Notes a failure that stops the node; the first one stays. Whoever stops it

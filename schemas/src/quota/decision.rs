@@ -7,7 +7,7 @@ use super::plan::Scope;
 use crate::time::TimeMs;
 
 /// Who asks: all three are looked at together.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Who {
     /// The organisation.
     pub tenant: String,
@@ -18,7 +18,7 @@ pub struct Who {
 }
 
 /// An amount of one meter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Item {
     /// A meter, or the name of a concurrency limit.
     pub meter: String,
@@ -28,7 +28,7 @@ pub struct Item {
 }
 
 /// May this much be used? Changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Check {
     /// Who asks.
     pub who: Who,
@@ -37,7 +37,7 @@ pub struct Check {
 }
 
 /// When a reservation is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub enum Durability {
     /// Once the log has it: survives this node.
     #[default]
@@ -47,7 +47,7 @@ pub enum Durability {
 }
 
 /// Hold this much while the work is running.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Reserve {
     /// The caller's id, unique within the tenant.
     pub id: String,
@@ -62,7 +62,7 @@ pub struct Reserve {
 }
 
 /// Hold it for longer, and perhaps more.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Extend {
     /// Whose.
     pub tenant: String,
@@ -79,7 +79,7 @@ pub struct Extend {
 }
 
 /// This much was used in all.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Commit {
     /// Whose.
     pub tenant: String,
@@ -96,7 +96,7 @@ pub struct Commit {
 }
 
 /// Hold nothing any more.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Release {
     /// Whose.
     pub tenant: String,
@@ -133,7 +133,7 @@ impl Decision {
 }
 
 /// How a limit stood when it was decided, this decision included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct LimitState {
     /// `PLAN/METER/SCOPE`, or `override/METER/SCOPE`.
     pub policy: String,
@@ -156,7 +156,7 @@ pub struct LimitState {
 }
 
 /// The answer to every question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Answer {
     /// May it go on?
     pub decision: Decision,
@@ -180,13 +180,13 @@ pub struct Answer {
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 pub enum QuotaError {
     /// The request cannot be understood.
     #[error("{field} {problem}")]
     Invalid {
         /// The field as a caller writes it.
-        field: &'static str,
+        field: String,
         /// What is wrong, and what would be right.
         problem: String,
     },

@@ -1,0 +1,281 @@
+//! Answers quota questions on a node: where this node owns the tenant's partition it
+//! decides and tells the log; where another does it asks that one, once; where nobody
+//! knows the counters, each limit's policy decides.
+//!
+//! Reading path: [`Desk::decide`] → [`scribe`] (into the log) → [`owners`] (another
+//! node) → [`expiry`] (what ends by itself).
+
+mod expiry;
+pub(crate) mod owners;
+mod requests;
+mod scribe;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use odometer_aggregator::LiveQuota;
+use odometer_aggregator::quota::Outcome;
+use odometer_ingest::log::{AppendError, Appended, LogAppender};
+use odometer_schemas::control::Control;
+use odometer_schemas::definitions::Definitions;
+use odometer_schemas::envelope::{Origin, encode_control};
+use odometer_schemas::quota::{Answer, Plan, QuotaError, TenantTerms};
+use odometer_schemas::time::TimeMs;
+
+use self::expiry::Expiry;
+use self::owners::Owners;
+use self::requests::{ask, is_durable, is_strict, reservation_of, tenant_of};
+use self::scribe::{Scribe, Written};
+use crate::api::books::Books;
+use crate::node::Node;
+use crate::node::cells::Cells;
+use crate::node::progress::{Progress, Standing, now};
+use crate::quota::service::{BoxFuture, QuotaRequest, QuotaService};
+
+/// Longest wait of a strict operation for the log, and for this node to read it back.
+const STRICT_MAX: Duration = Duration::from_secs(5);
+
+/// A node's quota desk.
+pub(crate) struct Desk {
+    cells: Cells,
+    progress: Arc<Progress>,
+    log: Arc<dyn LogAppender>,
+    scribe: Scribe,
+    owners: Owners,
+    /// Decides while nobody knows the counters: the same plans, a tenth of their
+    /// limits, nothing of what was used.
+    stand_in: LiveQuota,
+    plans: Vec<Plan>,
+    /// Ends with the desk.
+    _expiry: Expiry,
+}
+
+/// Where a question is answered.
+enum Seat {
+    Here { quota: LiveQuota, epoch: u64 },
+    Elsewhere(String),
+    Nowhere,
+}
+
+impl Desk {
+    /// Opens the desk of a node; call it within a runtime.
+    pub(crate) fn open(
+        node: &Node,
+        books: Arc<Books>,
+        (definitions, plans): (&Definitions, Vec<Plan>),
+    ) -> anyhow::Result<Self> {
+        let log = node.appender();
+        Ok(Self {
+            cells: node.cells.clone(),
+            progress: Arc::clone(&node.progress),
+            scribe: Scribe::start(&log),
+            owners: Owners::new(books, node.footing.owner().into())?,
+            stand_in: LiveQuota::stand_in(&plans, definitions),
+            plans,
+            _expiry: Expiry::start(node.cells.clone(), log.partitions())?,
+            log,
+        })
+    }
+
+    /// Writes what was decided, and closes.
+    pub(crate) async fn close(self) {
+        self.scribe.finish().await;
+    }
+
+    /// A question that another node sent here: decided or refused, never sent on.
+    pub(crate) async fn decide_for_another(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
+        let partition = self.cells.partition_of(tenant_of(&request));
+        match self.here(partition) {
+            Some((quota, epoch)) => self.decide_here(partition, (&quota, epoch), &request).await,
+            None => Err(QuotaError::Unavailable { why: format!("partition {partition} is not owned here any more") }),
+        }
+    }
+
+    fn here(&self, partition: u32) -> Option<(LiveQuota, u64)> {
+        let progress = self.progress.of(partition);
+        if progress.standing() != Standing::Authoritative || !self.progress.may_decide() {
+            return None;
+        }
+        let epoch = progress.epoch.load(Ordering::Acquire);
+        self.cells.quota(partition).map(|quota| (quota, epoch))
+    }
+
+    async fn seat(&self, partition: u32) -> Seat {
+        if let Some((quota, epoch)) = self.here(partition) {
+            return Seat::Here { quota, epoch };
+        }
+        self.owners.url(partition).await.map_or(Seat::Nowhere, Seat::Elsewhere)
+    }
+
+    async fn decide_anywhere(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
+        let partition = self.cells.partition_of(tenant_of(&request));
+        match self.seat(partition).await {
+            Seat::Here { quota, epoch } => self.decide_here(partition, (&quota, epoch), &request).await,
+            Seat::Elsewhere(url) => match self.owners.ask(&url, &request).await {
+                Err(QuotaError::Unavailable { why }) => self.decide_blind(&request, &why),
+                answer => answer,
+            },
+            Seat::Nowhere => self.decide_blind(&request, "nobody owns the tenant's partition at the moment"),
+        }
+    }
+
+    /// Decides without the counters.
+    fn decide_blind(&self, request: &QuotaRequest, why: &str) -> Result<Answer, QuotaError> {
+        let now = now();
+        self.stand_in.expire(now, 64);
+        let outcome = match ask(&self.stand_in, request, now) {
+            // It was made where the counters are known.
+            Err(QuotaError::Unknown { .. }) => return Err(QuotaError::Unavailable { why: why.to_owned() }),
+            outcome => outcome?,
+        };
+        let answer = answer(outcome, request, (now, 0));
+        Ok(Answer { degraded: true, ..answer })
+    }
+
+    async fn decide_here(
+        &self,
+        partition: u32,
+        (quota, epoch): (&LiveQuota, u64),
+        request: &QuotaRequest,
+    ) -> Result<Answer, QuotaError> {
+        let (now, lag_ms) = (now(), self.progress.of(partition).lag_ms());
+        if !is_durable(request) {
+            return ask(quota, request, now).map(|outcome| answer(outcome, request, (now, lag_ms)));
+        }
+        // A place first: what is decided must get into the log.
+        let place = self.scribe.place(partition)?;
+        let mut outcome = ask(quota, request, now)?;
+        let Some(operation) = outcome.operation.take() else {
+            return Ok(answer(outcome, request, (now, lag_ms)));
+        };
+        if is_strict(request) {
+            let written = place.write_and_tell(epoch, operation);
+            self.read_back(partition, (quota, epoch), request, written).await?;
+        } else {
+            place.write(epoch, operation);
+        }
+        Ok(answer(outcome, request, (now, lag_ms)))
+    }
+
+    /// Waits until this node has read its decision back from the log, as the owner. An
+    /// owner that was followed finds its successor's claim before it.
+    async fn read_back(
+        &self,
+        partition: u32,
+        (quota, epoch): (&LiveQuota, u64),
+        request: &QuotaRequest,
+        written: Written,
+    ) -> Result<(), QuotaError> {
+        let unavailable = |why: &str| QuotaError::Unavailable { why: why.to_owned() };
+        let read = async {
+            let written = written.await.unwrap_or(Err(AppendError::Closed));
+            let Appended { offset, .. } = written.map_err(|error| unavailable(&format!("the log: {error}")))?;
+            self.progress.of(partition).counted_beyond(offset).await;
+            Ok(())
+        };
+        tokio::time::timeout(STRICT_MAX, read).await.unwrap_or(Err(unavailable("the log did not confirm in time")))?;
+        let is_owner = self.here(partition).is_some_and(|(_, now)| now == epoch);
+        if is_owner && quota.is_booked(tenant_of(request), reservation_of(request)) {
+            return Ok(());
+        }
+        Err(unavailable("the tenant's partition moved to another node meanwhile"))
+    }
+
+    /// Appends a control record and waits until the log has it.
+    async fn tell(&self, partition: u32, control: &Control) -> Result<(), QuotaError> {
+        let written = self.log.append(partition, encode_control(control, Origin::default())).wait().await;
+        written.map(drop).map_err(|error| QuotaError::Unavailable { why: format!("the log: {error}") })
+    }
+
+    fn known_plans(&self) -> Vec<Plan> {
+        let of_log = (0..self.log.partitions()).find_map(|partition| self.cells.quota(partition));
+        of_log.map_or_else(|| self.plans.clone(), |quota| quota.plans())
+    }
+}
+
+fn answer(outcome: Outcome, request: &QuotaRequest, (now, lag_ms): (TimeMs, i64)) -> Answer {
+    let Outcome { decision, expires_at, limits, violated, late, .. } = outcome;
+    let id = Some(reservation_of(request)).filter(|id| !id.is_empty());
+    Answer {
+        decision,
+        reservation_id: id.map(str::to_owned),
+        expires_at,
+        limits,
+        violated,
+        as_of: now.plus_ms(-lag_ms),
+        lag_ms,
+        degraded: false,
+        late,
+    }
+}
+
+impl QuotaService for Desk {
+    fn decide_now(&self, request: &QuotaRequest) -> Option<Result<Answer, QuotaError>> {
+        let partition = self.cells.partition_of(tenant_of(request));
+        let (quota, epoch) = self.here(partition)?;
+        let (now, lag_ms) = (now(), self.progress.of(partition).lag_ms());
+        if !is_durable(request) {
+            return Some(ask(&quota, request, now).map(|outcome| answer(outcome, request, (now, lag_ms))));
+        }
+        if is_strict(request) {
+            return None;
+        }
+        let decide = || {
+            let place = self.scribe.place(partition)?;
+            let mut outcome = ask(&quota, request, now)?;
+            if let Some(operation) = outcome.operation.take() {
+                place.write(epoch, operation);
+            }
+            Ok(answer(outcome, request, (now, lag_ms)))
+        };
+        Some(decide())
+    }
+
+    fn decide(&self, request: QuotaRequest) -> BoxFuture<'_, Result<Answer, QuotaError>> {
+        Box::pin(self.decide_anywhere(request))
+    }
+
+    fn put_plan(&self, plan: Plan) -> BoxFuture<'_, Result<(), QuotaError>> {
+        Box::pin(async move {
+            use odometer_schemas::quota::PlanOrigin;
+            let control = Control::Plan { plan, origin: PlanOrigin::Api };
+            for partition in 0..self.log.partitions() {
+                self.tell(partition, &control).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn put_tenant(
+        &self,
+        tenant: String,
+        terms: TenantTerms,
+        anchor: Option<Option<TimeMs>>,
+    ) -> BoxFuture<'_, Result<(), QuotaError>> {
+        Box::pin(async move {
+            let plan = terms.plan.as_ref();
+            if let Some(plan) = plan.filter(|plan| !self.known_plans().iter().any(|known| known.name == **plan)) {
+                let problem = format!("names `{plan}`, which is no plan; put it first, or choose one of GET /v1/plans");
+                return Err(QuotaError::Invalid { field: "plan".into(), problem });
+            }
+            let partition = self.cells.partition_of(&tenant);
+            if let Some(anchor) = anchor {
+                let anchor_ms = anchor.map(|anchor| anchor.0);
+                self.tell(partition, &Control::Anchor { tenant: tenant.clone(), anchor_ms }).await?;
+            }
+            self.tell(partition, &Control::Terms { tenant, terms }).await
+        })
+    }
+
+    fn plans(&self) -> Vec<Plan> {
+        self.known_plans()
+    }
+
+    fn tenant(&self, tenant: &str) -> Option<TenantTerms> {
+        let quota = self.cells.quota(self.cells.partition_of(tenant))?;
+        quota.terms(tenant).map(Arc::unwrap_or_clone)
+    }
+}
