@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod demo;
 mod node;
+mod quota;
 mod replay;
 
 pub use cli::run;
