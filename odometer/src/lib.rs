@@ -9,7 +9,9 @@ mod cli;
 mod commands;
 mod config;
 mod demo;
+mod desk;
 mod node;
+mod quota;
 mod replay;
 
 pub use cli::run;

@@ -182,7 +182,7 @@ impl LiveQuota {
         let too_large = |asked: &Asked| asked.amount > UNLIMITED - asked.gate.counter.word().held().max(0);
         if let Some(asked) = asked.iter().find(|asked| too_large(asked)) {
             let problem = format!("is more of `{}` than can be counted", asked.gate.policy.meter);
-            return Err(QuotaError::Invalid { field: "items.amount".into(), problem });
+            return Err(QuotaError::Invalid { field: "items.amount", problem });
         }
         let late = state.is_over;
         let settle_until_ms = commit.is_final.then(|| now.0.saturating_add(SETTLE_MS));
@@ -230,12 +230,12 @@ impl LiveQuota {
         for item in items {
             let at = state.ledger.lines.iter().position(|line| line.meter == item.meter);
             let at = at.ok_or_else(|| QuotaError::Invalid {
-                field: "items.meter".into(),
+                field: "items.meter",
                 problem: format!("`{}` is not one of the reservation's meters", item.meter),
             })?;
             if asked.iter().any(|asked| *asked.gate.policy.meter == *item.meter) {
                 let problem = format!("names `{}` twice", item.meter);
-                return Err(QuotaError::Invalid { field: "items".into(), problem });
+                return Err(QuotaError::Invalid { field: "items", problem });
             }
             let line = &state.ledger.lines[at];
             let kind = if line.period_ms.is_some() { Kind::Usage } else { Kind::Concurrency };

@@ -383,7 +383,7 @@ pub(super) fn hold_key(tenant: &str, id: &str) -> Box<str> {
 
 fn unknown_meter(meter: &str) -> QuotaError {
     QuotaError::Invalid {
-        field: "items.meter".into(),
+        field: "items.meter",
         problem: format!("`{meter}` is neither a defined meter that adds up nor a concurrency limit of any plan"),
     }
 }

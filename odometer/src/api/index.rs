@@ -7,6 +7,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 
 use super::ROUTES;
+use crate::quota::http as quota_http;
 
 /// OpenAPI 3.1, written by hand.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -14,9 +15,9 @@ pub(super) const OPENAPI: &str = include_str!("openapi.json");
 /// The page.
 pub(crate) async fn page() -> String {
     let mut page = format!("odometer {}: usage metering\n\n", env!("CARGO_PKG_VERSION"));
-    for (method, path, what) in ROUTES {
+    for (method, path, what) in ROUTES.iter().chain(&quota_http::ROUTES) {
         // Writing into a text does not fail.
-        let _ = writeln!(page, "{method:4} {path:29} {what}");
+        let _ = writeln!(page, "{method:4} {path:39} {what}");
     }
     page
 }

@@ -6,14 +6,14 @@
 //! [`totals`] (what is answered) → [`problem`] (what cannot be); [`watch`] tells how
 //! fresh every answer is.
 
-mod books;
+pub(crate) mod books;
 mod guard;
 mod health;
 mod index;
 mod live;
 pub(crate) mod metrics;
-mod parameters;
-mod problem;
+pub(crate) mod parameters;
+pub(crate) mod problem;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -38,6 +38,8 @@ use crate::node::Node;
 use crate::node::bridging::Bridging;
 use crate::node::cells::Cells;
 use crate::node::progress::Progress;
+use crate::quota::Quota;
+use crate::quota::http as quota_http;
 
 /// Everything that the answers are made from.
 #[derive(Clone)]
@@ -53,6 +55,7 @@ pub(crate) struct Api {
     own_url: Arc<str>,
     recorder: PrometheusHandle,
     bridge: Option<Arc<Bridging>>,
+    quota: Option<Quota>,
 }
 
 impl Api {
@@ -83,12 +86,23 @@ impl Api {
             own_url: node.footing.owner().into(),
             recorder,
             bridge: None,
+            quota: None,
         })
+    }
+
+    /// Where the books are asked.
+    pub(crate) fn books(&self) -> Arc<Books> {
+        Arc::clone(&self.books)
     }
 
     /// Tells about the bridge too, where this process has one.
     pub(crate) fn with_bridge(self, bridge: Option<Arc<Bridging>>) -> Self {
         Self { bridge, ..self }
+    }
+
+    /// Answers questions of quota too, where this process can.
+    pub(crate) fn with_quota(self, quota: Option<Quota>) -> Self {
+        Self { quota, ..self }
     }
 }
 
@@ -113,6 +127,7 @@ const ROUTES: [(&str, &str, &str); 14] = [
 /// All routes; those that take usage only where this process is a gateway.
 pub(crate) fn router(api: Api, with_gateway: bool) -> Router {
     let gateway = if with_gateway { gateway::router(api.gateway.clone()) } else { Router::new() };
+    let quota = api.quota.clone().map_or_else(Router::new, quota_http::router);
     Router::new()
         .route("/", get(index::page))
         .route("/openapi.json", get(index::openapi))
@@ -126,6 +141,7 @@ pub(crate) fn router(api: Api, with_gateway: bool) -> Router {
         .route("/metrics", get(metrics::render))
         .with_state(api)
         .merge(gateway)
+        .merge(quota)
         .method_not_allowed_fallback(guard::method_not_allowed)
         .fallback(guard::not_found)
         .layer(from_fn(guard::guard))

@@ -11,6 +11,9 @@ use serde::Serialize;
 /// What `Retry-After` says, in seconds: a book that is busy is free well within one.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
+/// The media type of every problem.
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+
 /// The kinds of errors; each has one status and one `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProblemKind {
@@ -30,16 +33,37 @@ pub(crate) enum ProblemKind {
     Recovering,
     /// A book holds something that does not read back.
     BookDamaged,
+    /// The body is not what the route takes.
+    BodyUnreadable,
+    /// The body is longer than any that the route takes.
+    BodyTooLarge,
+    /// The body is not JSON.
+    UnsupportedMediaType,
+    /// A field of the body breaks a rule.
+    BadField,
+    /// There is no such reservation, plan or tenant.
+    Unknown,
+    /// The id was used for something else.
+    IdReused,
+    /// The reservation is over.
+    ReservationEnded,
+    /// Quota cannot be decided now.
+    QuotaUnavailable,
 }
 
 impl ProblemKind {
     const fn status(self) -> StatusCode {
         match self {
-            Self::BadParameter | Self::AnswerTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::BadParameter | Self::AnswerTooLarge | Self::BodyUnreadable | Self::BadField => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::IdReused | Self::ReservationEnded => StatusCode::CONFLICT,
             Self::QueryTooLong => StatusCode::URI_TOO_LONG,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::Unknown => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BookUnavailable | Self::Recovering => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BookUnavailable | Self::Recovering | Self::QuotaUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::BookDamaged => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -55,6 +79,14 @@ impl ProblemKind {
             Self::BookUnavailable => "/problems/book-unavailable",
             Self::Recovering => "/problems/recovering",
             Self::BookDamaged => "/problems/book-damaged",
+            Self::BodyUnreadable => "/problems/unreadable-body",
+            Self::BodyTooLarge => "/problems/body-too-large",
+            Self::UnsupportedMediaType => "/problems/unsupported-media-type",
+            Self::BadField => "/problems/bad-field",
+            Self::Unknown => "/problems/unknown",
+            Self::IdReused => "/problems/id-reused",
+            Self::ReservationEnded => "/problems/reservation-ended",
+            Self::QuotaUnavailable => "/problems/quota-unavailable",
         }
     }
 
@@ -68,6 +100,14 @@ impl ProblemKind {
             Self::BookUnavailable => "A book cannot be read now",
             Self::Recovering => "The tenant's counters are being recovered",
             Self::BookDamaged => "A book is damaged",
+            Self::BodyUnreadable => "The body cannot be read",
+            Self::BodyTooLarge => "The body is too large",
+            Self::UnsupportedMediaType => "The content type is not supported",
+            Self::BadField => "A field is wrong",
+            Self::Unknown => "It is not known",
+            Self::IdReused => "The id was used for another request",
+            Self::ReservationEnded => "The reservation has ended",
+            Self::QuotaUnavailable => "Quota cannot be decided now",
         }
     }
 }
@@ -106,6 +146,17 @@ impl Problem {
     pub(crate) fn field(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
+
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// The body as it is sent.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let kind = self.kind;
+        let body = Body { r#type: kind.uri(), title: kind.title(), status: kind.status().as_u16(), problem: self };
+        serde_json::to_vec(&body).expect("texts and numbers always serialise")
+    }
 }
 
 impl From<BookError> for Problem {
@@ -137,10 +188,8 @@ struct Body<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, kind) = (self.kind.status(), self.kind);
-        let body = Body { r#type: kind.uri(), title: kind.title(), status: status.as_u16(), problem: &self };
-        let body = serde_json::to_vec(&body).expect("texts and numbers always serialise");
-        let content_type = HeaderValue::from_static("application/problem+json");
+        let (status, body) = (self.status(), self.to_json());
+        let content_type = HeaderValue::from_static(CONTENT_TYPE);
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S);

@@ -14,10 +14,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::demo;
+use crate::desk::{self, Desk};
 use crate::node::Node;
 use crate::node::bridging::Bridging;
 use crate::node::cells::Cells;
 use crate::node::progress::Progress;
+use crate::quota::Quota;
+use crate::quota::service::QuotaService;
 
 /// How long open requests may take to finish once the process was told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -78,10 +81,19 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let gateway = gateway(config, node, definitions);
         let api = Api::new(config, node, gateway, self.recorder)?.with_bridge(bridge.clone());
-        let router = api::router(api, surfaces.gateway);
+        let desk = {
+            let _within = runtime.enter();
+            Arc::new(Desk::open(node, api.books(), (&config.definitions(), config.plans.clone()))?)
+        };
+        let api = api.with_quota(Some(Quota::new(config, Arc::clone(&desk) as Arc<dyn QuotaService>)));
+        let router = api::router(api, surfaces.gateway).merge(desk::router(Arc::clone(&desk)));
         let demo = surfaces.demo.then(|| node.cells.clone());
         let watched = Watched { progress: Arc::clone(&node.progress), bridge: bridge.clone() };
         let served = runtime.block_on(serve((self.listener, self.url), router, demo, watched));
+        match Arc::into_inner(desk) {
+            Some(desk) => runtime.block_on(desk.close()),
+            None => tracing::warn!("some questions of quota were not answered before the end"),
+        }
         runtime.shutdown_timeout(SHUTDOWN_GRACE);
         // Before the log is closed, which takes what the bridge has read.
         let drained = bridge.map_or(Ok(()), |bridge| bridge.drain());

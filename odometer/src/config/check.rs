@@ -51,6 +51,9 @@ pub(super) fn check(document: &Document) -> Result<Config, DocumentError> {
     let default = Config::default();
     let reader = Reader { document };
     let kafka = reader.kafka(raw.kafka, default.cluster.kafka)?;
+    let meters = reader.meters(raw.meter)?;
+    let plans = reader.plans(raw.plan, &meters)?;
+    let quota = reader.quota(raw.quota, default.quota, &plans)?;
     let config = Config {
         cluster: ClusterConfig {
             public_url: reader.public_url(raw.server.public_url.take())?,
@@ -62,7 +65,10 @@ pub(super) fn check(document: &Document) -> Result<Config, DocumentError> {
             snapshots_dir: raw.snapshots.dir.map_or(default.cluster.snapshots_dir, PathBuf::from),
         },
         server: reader.server(raw.server, default.server)?,
-        meters: reader.meters(raw.meter)?,
+        plans: with_default(plans, &quota.default_plan),
+        quota,
+        envoy: reader.envoy(raw.envoy, default.envoy, &meters)?,
+        meters,
         dedupe_window: reader.duration("dedupe.window", raw.dedupe.window, default.dedupe_window, &DEDUPE_WINDOW)?,
         future_max: reader.duration("time.future_max", raw.time.future_max, default.future_max, &FUTURE_MAX)?,
         hash_seed: reader.seed(raw.hash.seed.as_ref(), default.hash_seed)?,
@@ -226,7 +232,7 @@ impl Reader<'_> {
         }
     }
 
-    fn duration(
+    pub(super) fn duration(
         &self,
         key: &str,
         raw: Option<String>,
@@ -246,7 +252,7 @@ impl Reader<'_> {
 }
 
 /// `HOST:PORT` with an IP address, or `localhost`.
-fn socket_address(text: &str) -> Option<SocketAddr> {
+pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix("localhost:") {
         Some(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
         None => text.parse().ok(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use odometer_schemas::meter::Meter;
+use odometer_schemas::quota::Plan;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -73,7 +74,27 @@ pub(super) fn value_of(config: &Config, key: &str) -> Value {
         "raw.gather_interval" => duration(config.raw.gather_interval),
         "log.retention" => duration(config.log_retention),
         "snapshots.interval" => duration(config.snapshot_interval),
-        _ => cluster_value_of(&config.cluster, key),
+        _ => match quota_value_of(config, key) {
+            Value::Null => cluster_value_of(&config.cluster, key),
+            value => value,
+        },
+    }
+}
+
+/// The same of quota's surfaces.
+fn quota_value_of(Config { quota, envoy, .. }: &Config, key: &str) -> Value {
+    match key {
+        "quota.default_plan" => json!(quota.default_plan),
+        "quota.grpc_listen" => json!(quota.grpc_listen.map_or_else(String::new, |listen| listen.to_string())),
+        "envoy.domain" => json!(envoy.domain),
+        "envoy.tenant" => json!(envoy.tenant),
+        "envoy.subject" => json!(envoy.subject),
+        "envoy.key" => json!(envoy.key),
+        "envoy.meter" => json!(envoy.meter),
+        "envoy.default_meter" => json!(envoy.default_meter),
+        "envoy.default_hits" => json!(envoy.default_hits),
+        "envoy.hold" => json!(display_duration(envoy.hold)),
+        _ => Value::Null,
     }
 }
 
@@ -135,13 +156,14 @@ pub(super) fn to_toml(config: &Config, document: &Document) -> Result<String, to
         let _ = writeln!(text, "{line:<44} # {}", document.origin_of(key));
     }
     text.push('\n');
-    text.push_str(&toml::to_string(&Meters { meter: &config.meters })?);
+    text.push_str(&toml::to_string(&Lists { meter: &config.meters, plan: &config.plans })?);
     Ok(text)
 }
 
 #[derive(Serialize)]
-struct Meters<'a> {
+struct Lists<'a> {
     meter: &'a [Meter],
+    plan: &'a [Plan],
 }
 
 fn to_json(config: &Config) -> Value {
@@ -154,5 +176,6 @@ fn to_json(config: &Config) -> Value {
         }
     }
     root.insert("meter".into(), json!(config.meters));
+    root.insert("plan".into(), json!(config.plans));
     Value::Object(root)
 }

@@ -4,11 +4,13 @@
 
 mod check;
 mod check_cluster;
+mod check_quota;
 pub(crate) mod cluster;
 pub(crate) mod command;
 pub(crate) mod document;
 pub(crate) mod duration;
 mod overrides;
+pub(crate) mod quota;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -19,11 +21,13 @@ use std::time::Duration;
 
 use odometer_schemas::definitions::{DedupeRule, Definitions};
 use odometer_schemas::meter::Meter;
+use odometer_schemas::quota::Plan;
 
 use self::cluster::ClusterConfig;
 use self::document::Document;
 pub(crate) use self::document::DocumentError as ConfigError;
 pub(crate) use self::overrides::Overrides;
+use self::quota::{EnvoyConfig, QuotaConfig};
 
 /// The effective configuration of one process. Every value has been checked, alone
 /// and against the others.
@@ -50,6 +54,12 @@ pub struct Config {
     pub(crate) log_retention: Duration,
     /// `snapshots.interval`: time between two snapshots of the remembered ids.
     pub(crate) snapshot_interval: Duration,
+    /// All plans, built-in ones included, ascending by name.
+    pub(crate) plans: Vec<Plan>,
+    /// The surfaces of quota.
+    pub(crate) quota: QuotaConfig,
+    /// How descriptors of Envoy's rate-limit service are read.
+    pub(crate) envoy: EnvoyConfig,
     /// What only the cluster footing uses.
     pub(crate) cluster: ClusterConfig,
 }
@@ -127,6 +137,9 @@ impl Default for Config {
             log_retention: Duration::from_secs(40 * 86_400),
             // A restart then re-reads at most five minutes of log.
             snapshot_interval: Duration::from_secs(300),
+            plans: quota::with_built_in(Vec::new()),
+            quota: QuotaConfig::default(),
+            envoy: EnvoyConfig::default(),
             cluster: ClusterConfig::default(),
         }
     }

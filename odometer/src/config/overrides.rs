@@ -22,7 +22,7 @@ pub(super) enum Kind {
 
 /// Every key that is one value, with its kind: the order of the printed
 /// configuration. Each can be set by an environment variable.
-pub(super) const KEYS: [(&str, Kind); 32] = [
+pub(super) const KEYS: [(&str, Kind); 42] = [
     ("server.listen", Kind::Text),
     ("server.data_dir", Kind::Text),
     ("server.partitions", Kind::Integer),
@@ -40,6 +40,16 @@ pub(super) const KEYS: [(&str, Kind); 32] = [
     ("log.retention", Kind::Text),
     ("snapshots.interval", Kind::Text),
     ("snapshots.dir", Kind::Text),
+    ("quota.default_plan", Kind::Text),
+    ("quota.grpc_listen", Kind::Text),
+    ("envoy.domain", Kind::Text),
+    ("envoy.tenant", Kind::Text),
+    ("envoy.subject", Kind::Text),
+    ("envoy.key", Kind::Text),
+    ("envoy.meter", Kind::Text),
+    ("envoy.default_meter", Kind::Text),
+    ("envoy.default_hits", Kind::Integer),
+    ("envoy.hold", Kind::Text),
     ("kafka.brokers", Kind::Text),
     ("kafka.topic", Kind::Text),
     ("kafka.group", Kind::Text),

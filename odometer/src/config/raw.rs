@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use odometer_schemas::meter::Meter;
 use serde::Deserialize;
 
+use crate::quota::terms::WrittenLimit;
+
 /// The whole file: every key may be absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +25,9 @@ pub(super) struct RawConfig {
     pub(super) bridge: RawBridge,
     pub(super) postgres: RawPostgres,
     pub(super) clickhouse: RawClickHouse,
+    pub(super) quota: RawQuota,
+    pub(super) envoy: RawEnvoy,
+    pub(super) plan: Vec<RawPlan>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,4 +142,32 @@ pub(super) struct RawClickHouse {
     pub(super) password: Option<String>,
     pub(super) ttl_days: Option<i64>,
     pub(super) replicated: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawQuota {
+    pub(super) default_plan: Option<String>,
+    pub(super) grpc_listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawEnvoy {
+    pub(super) domain: Option<String>,
+    pub(super) tenant: Option<String>,
+    pub(super) subject: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) meter: Option<String>,
+    pub(super) default_meter: Option<String>,
+    pub(super) default_hits: Option<i64>,
+    pub(super) hold: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPlan {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) limit: Vec<WrittenLimit>,
 }

@@ -9,8 +9,6 @@ mod expiry;
 pub(crate) mod owners;
 mod requests;
 mod scribe;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,7 +24,7 @@ use odometer_schemas::quota::{Answer, Plan, QuotaError, TenantTerms};
 use odometer_schemas::time::TimeMs;
 
 use self::expiry::Expiry;
-use self::owners::Owners;
+use self::owners::{Owners, Reply};
 use self::requests::{ask, is_durable, is_strict, reservation_of, tenant_of};
 use self::scribe::{Scribe, Written};
 use crate::api::books::Books;
@@ -34,6 +32,19 @@ use crate::node::Node;
 use crate::node::cells::Cells;
 use crate::node::progress::{Progress, Standing, now};
 use crate::quota::service::{BoxFuture, QuotaRequest, QuotaService};
+
+/// The door for other nodes' questions; no door for people.
+pub(crate) fn router(desk: Arc<Desk>) -> axum::Router {
+    use axum::body::Bytes;
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    let forwarded = async |State(desk): State<Arc<Desk>>, body: Bytes| {
+        let request = owners::decode::<QuotaRequest>(&body).ok_or(StatusCode::BAD_REQUEST)?;
+        Ok::<_, StatusCode>(owners::encode(&Reply::from(desk.decide_for_another(request).await)))
+    };
+    axum::Router::new().route(owners::ROUTE, post(forwarded)).with_state(desk)
+}
 
 /// Longest wait of a strict operation for the log, and for this node to read it back.
 const STRICT_MAX: Duration = Duration::from_secs(5);
@@ -241,7 +252,9 @@ impl QuotaService for Desk {
     fn put_plan(&self, plan: Plan) -> BoxFuture<'_, Result<(), QuotaError>> {
         Box::pin(async move {
             use odometer_schemas::quota::PlanOrigin;
-            let control = Control::Plan { plan, origin: PlanOrigin::Api };
+            // Which plan is the default is configured, not put.
+            let is_default = self.known_plans().iter().any(|known| known.name == plan.name && known.is_default);
+            let control = Control::Plan { plan: Plan { is_default, ..plan }, origin: PlanOrigin::Api };
             for partition in 0..self.log.partitions() {
                 self.tell(partition, &control).await?;
             }
@@ -259,7 +272,7 @@ impl QuotaService for Desk {
             let plan = terms.plan.as_ref();
             if let Some(plan) = plan.filter(|plan| !self.known_plans().iter().any(|known| known.name == **plan)) {
                 let problem = format!("names `{plan}`, which is no plan; put it first, or choose one of GET /v1/plans");
-                return Err(QuotaError::Invalid { field: "plan".into(), problem });
+                return Err(QuotaError::Invalid { field: "plan", problem });
             }
             let partition = self.cells.partition_of(&tenant);
             if let Some(anchor) = anchor {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use odometer_schemas::quota::{Answer, QuotaError};
 
-use super::super::api::books::Books;
+use crate::api::books::Books;
 use crate::quota::service::QuotaRequest;
 
 /// How long what the book said is believed. A stale owner refuses, so that this bounds
@@ -71,7 +71,50 @@ impl Owners {
             return Err(astray(format!("the owner at {url} answers {}", answer.status())));
         }
         let bytes = answer.bytes().await.map_err(|error| astray(format!("the owner's answer broke off: {error}")))?;
-        decode(&bytes).unwrap_or_else(|| Err(astray(format!("the answer of {url} cannot be read; is it another build?"))))
+        let unreadable = || Err(astray(format!("the answer of {url} cannot be read; is it another build?")));
+        decode::<Reply>(&bytes).map_or_else(unreadable, Reply::into_result)
+    }
+}
+
+/// What one node answers another.
+#[derive(bincode::Encode, bincode::Decode)]
+pub(crate) enum Reply {
+    Decided(Answer),
+    Invalid { field: String, problem: String },
+    Reused { id: String },
+    Unknown { id: String },
+    Ended { id: String },
+    Unavailable { why: String },
+}
+
+impl Reply {
+    fn into_result(self) -> Result<Answer, QuotaError> {
+        /// Whatever the core finds wrong once a surface has checked the rest.
+        const FIELDS: [&str; 4] = ["items", "items.meter", "items.amount", "plan"];
+        Err(match self {
+            Self::Decided(answer) => return Ok(answer),
+            Self::Invalid { field, problem } => {
+                let known = FIELDS.into_iter().find(|known| *known == field);
+                QuotaError::Invalid { field: known.unwrap_or("request"), problem }
+            }
+            Self::Reused { id } => QuotaError::Reused { id },
+            Self::Unknown { id } => QuotaError::Unknown { id },
+            Self::Ended { id } => QuotaError::Ended { id },
+            Self::Unavailable { why } => QuotaError::Unavailable { why },
+        })
+    }
+}
+
+impl From<Result<Answer, QuotaError>> for Reply {
+    fn from(result: Result<Answer, QuotaError>) -> Self {
+        match result {
+            Ok(answer) => Self::Decided(answer),
+            Err(QuotaError::Invalid { field, problem }) => Self::Invalid { field: field.to_owned(), problem },
+            Err(QuotaError::Reused { id }) => Self::Reused { id },
+            Err(QuotaError::Unknown { id }) => Self::Unknown { id },
+            Err(QuotaError::Ended { id }) => Self::Ended { id },
+            Err(QuotaError::Unavailable { why }) => Self::Unavailable { why },
+        }
     }
 }
 

@@ -34,7 +34,6 @@ use anyhow::{Context, bail};
 use odometer_aggregator::Options;
 use odometer_ingest::log::LogAppender;
 use odometer_schemas::digest::Hasher;
-use odometer_schemas::quota::Plan;
 use odometer_schemas::verdict::VerdictCounts;
 
 use self::announce::{Announcer, Configured};
@@ -245,7 +244,7 @@ impl Parts<'_> {
     fn start_counting(&self, assignment: &Arc<Assignment>) -> anyhow::Result<Thread> {
         let Self { config, footing, progress, cells } = *self;
         let draining = Arc::new(AtomicBool::new(false));
-        let configured = Configured { definitions: config.definitions(), plans: Plan::built_in() };
+        let configured = Configured { definitions: config.definitions(), plans: config.plans.clone() };
         let announcer = Announcer::new(configured, assignment.is_exclusive(), footing.totals()?.as_mut())?;
         let recovery = Recovery::start(self.recoverer(assignment)?)?;
         let committer = Committer::start(footing.totals()?, progress, footing.snapshots_dir())?;

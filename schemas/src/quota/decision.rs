@@ -180,13 +180,13 @@ pub struct Answer {
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuotaError {
     /// The request cannot be understood.
     #[error("{field} {problem}")]
     Invalid {
         /// The field as a caller writes it.
-        field: String,
+        field: &'static str,
         /// What is wrong, and what would be right.
         problem: String,
     },

@@ -181,6 +181,8 @@ pub struct PlanError {
 }
 
 impl Plan {
+    /// The plan of tenants that were never given one, unless configured otherwise.
+    pub const DEFAULT: &'static str = "free";
     /// The meter of built-in concurrency limits.
     pub const AGENTS: &'static str = "agents";
 
@@ -190,7 +192,7 @@ impl Plan {
         const MINUTE_MS: i64 = crate::time::MINUTE_MS;
         let plan = |name: &str, agents: Option<i64>, minutes: Option<i64>| Self {
             name: name.to_owned(),
-            is_default: name == "free",
+            is_default: name == Self::DEFAULT,
             limits: vec![
                 Limit::concurrency(Self::AGENTS, agents),
                 Limit::usage("agent_minute", minutes.map(|minutes| minutes * MINUTE_MS)),

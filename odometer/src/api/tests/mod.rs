@@ -25,6 +25,8 @@ use tower::ServiceExt;
 use super::{Api, metrics, router};
 use crate::config::Config;
 use crate::node::Node;
+use crate::quota::Quota;
+use crate::quota::stub::Stub;
 
 /// A node that commits at once, and its routes.
 pub(super) struct Rig {
@@ -72,7 +74,8 @@ impl Rig {
         let node = tokio::task::block_in_place(|| Node::start(&config)).unwrap();
         let definitions = SharedDefinitions::new(config.definitions());
         let gateway = Gateway::new(node.appender(), definitions, GatewayOptions::default());
-        let api = Api::new(&config, &node, gateway, recorder).unwrap();
+        let quota = Quota::new(&config, Stub::shared());
+        let api = Api::new(&config, &node, gateway, recorder).unwrap().with_quota(Some(quota));
         Self { node: Some(node), router: router(api, true), _directory: directory }
     }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::super::guard::QUERY_BYTES_MAX;
 use super::super::{ROUTES, index};
 use super::{Rig, line};
+use crate::quota::http as quota_http;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_ready_until_it_fails() {
@@ -49,14 +50,18 @@ async fn the_index_and_the_description_name_every_route_and_each_answers() {
         .iter()
         .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |m| (m.to_uppercase(), path.clone())))
         .collect();
-    let mut served: Vec<_> =
-        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let mut served: Vec<_> = ROUTES
+        .iter()
+        .chain(&quota_http::ROUTES)
+        .map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()))
+        .collect();
     routes.sort();
     served.sort();
     assert_eq!(routes, served);
     for (method, path) in routes {
         assert!(page.contains(&format!("{method:4} {path}")), "{page}");
-        let request = Request::builder().method(method.as_str()).uri(path.replace("{tenant}", "acme"));
+        let uri = path.replace("{tenant}", "acme").replace("{plan}", "free").replace("{id}", "run-1");
+        let request = Request::builder().method(method.as_str()).uri(uri);
         let status = rig.ask(request.body(Body::empty()).unwrap()).await.status.as_u16();
         assert!(![404, 405, 500].contains(&status), "{method} {path}: {status}");
     }
@@ -65,7 +70,7 @@ async fn the_index_and_the_description_name_every_route_and_each_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_served_is_a_problem() {
     let rig = Rig::start();
-    for uri in ["/nope", "/v1", "/v1/usage/", "/v1/tenants", "/v1/totals/x"] {
+    for uri in ["/nope", "/v1", "/v1/usage/", "/v1/totals/x"] {
         rig.problem(uri, 404).await;
     }
     for (method, uri, allowed) in [

@@ -1,0 +1,9 @@
+//! Quota as a whole: under many threads, along a reservation's life, and over a change
+//! of owner.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod admission;
+mod life;
+mod support;
+mod takeover;

@@ -1,0 +1,82 @@
+//! A new owner decides on the same counters; an owner that was followed decides in
+//! vain.
+
+use odometer_schemas::commit::PartitionState;
+use odometer_schemas::control::Control;
+use odometer_schemas::quota::{Decision, Limit, PlanOrigin, Plan, TenantTerms};
+
+use crate::support::{MINUTE_MS, NOW, Site, decision, final_commit, item, reserve};
+
+const MINUTES: &str = "agent_minute";
+
+fn hard(limit: i64) -> Vec<Limit> {
+    vec![Limit { grace_percent: Some(0), ..Limit::usage(MINUTES, Some(limit)) }]
+}
+
+/// What a totals book holds after `site`'s commits.
+fn book(site: &Site) -> PartitionState {
+    let mut state = PartitionState::default();
+    for commit in &site.commits {
+        state.next_offset = commit.next_offset;
+        state.log_time_ms = commit.log_time_ms;
+        state.counts = commit.counts;
+        for row in &commit.totals {
+            state.totals.retain(|old| (&old.tenant, &old.meter) != (&row.tenant, &row.meter));
+            state.totals.push(row.clone());
+        }
+        for row in &commit.quota {
+            state.quota.retain(|old| (old.kind, &old.tenant, &old.name) != (row.kind, &row.tenant, &row.name));
+            state.quota.extend((!row.state.is_empty()).then(|| row.clone()));
+        }
+        state.rules = commit.rules.clone().or(state.rules);
+    }
+    state
+}
+
+#[test]
+fn a_new_owner_holds_what_the_old_one_did() {
+    let mut old = Site::new(hard(1_000));
+    for run in 0..1_000 {
+        let outcome = old.quota.reserve(&reserve(&format!("run-{run}"), vec![item(MINUTES, 1)]), 0, NOW).unwrap();
+        assert_eq!(outcome.decision, Decision::Allow);
+        old.book(outcome);
+    }
+    old.use_minutes("a", 1, Some("run-0"));
+    let outcome = old.quota.commit(&final_commit("run-1", vec![]), 9, NOW).unwrap();
+    old.book(outcome);
+    let new = Site::restored(&book(&old));
+    assert_eq!((old.stands(MINUTES), new.stands(MINUTES)), ((1, 998), (1, 998)));
+    assert_eq!(decision(&new.quota.reserve(&reserve("one", vec![item(MINUTES, 1)]), 0, NOW)), Decision::Allow);
+    assert_eq!(decision(&new.quota.reserve(&reserve("more", vec![item(MINUTES, 1)]), 0, NOW)), Decision::Deny);
+    let again = new.quota.reserve(&reserve("run-5", vec![item(MINUTES, 1)]), 0, NOW).unwrap();
+    assert_eq!((again.decision, again.operation), (Decision::Allow, None), "the same answer as before");
+    while new.quota.expire(NOW.plus_ms(MINUTE_MS + 1_000), 100) {}
+    assert_eq!(new.stands(MINUTES), (1, 0));
+}
+
+#[test]
+fn an_owner_that_was_followed_decides_in_vain() {
+    let mut site = Site::new(hard(10));
+    site.log(&Control::Owner { epoch: 2 });
+    let outcome = site.quota.reserve(&reserve("late", vec![item(MINUTES, 10)]), 0, NOW).unwrap();
+    site.book(outcome);
+    assert!(!site.quota.is_booked("acme", "late"));
+    assert_eq!(Site::restored(&book(&site)).stands(MINUTES), (0, 0));
+}
+
+#[test]
+fn a_plan_changes_the_limit_and_never_the_usage() {
+    let mut site = Site::new(hard(10));
+    site.use_minutes("a", 8, None);
+    assert_eq!(site.check(MINUTES, 3).decision, Decision::Deny);
+    let pro = Plan { name: "pro".into(), limits: hard(100), is_default: false };
+    site.log(&Control::Plan { plan: pro, origin: PlanOrigin::Api });
+    let terms = TenantTerms { plan: Some("pro".into()), overrides: vec![] };
+    site.log(&Control::Terms { tenant: "acme".into(), terms });
+    let outcome = site.check(MINUTES, 3);
+    assert_eq!((outcome.decision, outcome.limits[0].used, outcome.limits[0].limit), (Decision::Allow, 8, Some(100)));
+    let terms = TenantTerms { plan: Some("pro".into()), overrides: hard(9) };
+    site.log(&Control::Terms { tenant: "acme".into(), terms });
+    assert_eq!(site.check(MINUTES, 3).violated, ["override/agent_minute/tenant"]);
+    assert_eq!(Site::restored(&book(&site)).check(MINUTES, 3).violated, ["override/agent_minute/tenant"]);
+}

@@ -1,0 +1,51 @@
+//! The surfaces of quota: questions come in over HTTP, gRPC and Envoy's rate-limit
+//! service, and are answered by whoever implements [`service::QuotaService`]. Decides
+//! nothing and keeps nothing.
+//!
+//! Reading path: [`service`] (the seam) → [`body`] and [`validate`] (what is asked) →
+//! [`reply`] (what is answered) → [`http`] (over which protocol).
+
+mod body;
+pub(crate) mod http;
+pub(crate) mod meters;
+mod ratelimit;
+mod reply;
+pub(crate) mod service;
+#[cfg(test)]
+pub(crate) mod stub;
+pub(crate) mod terms;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::sync::Arc;
+
+use odometer_schemas::quota::{Answer, QuotaError};
+
+use self::meters::Meters;
+use self::service::{QuotaRequest, QuotaService};
+use crate::config::Config;
+
+/// What every surface holds.
+#[derive(Clone)]
+pub(crate) struct Quota {
+    pub(crate) service: Arc<dyn QuotaService>,
+    pub(crate) meters: Arc<Meters>,
+    /// The plan of tenants that were given none.
+    pub(crate) default_plan: Arc<str>,
+}
+
+impl Quota {
+    pub(crate) fn new(config: &Config, service: Arc<dyn QuotaService>) -> Self {
+        let default_plan = config.quota.default_plan.as_str().into();
+        Self { service, meters: Arc::new(Meters::new(&config.meters)), default_plan }
+    }
+
+    /// Decides at once where that is possible.
+    pub(crate) async fn decide(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
+        match self.service.decide_now(&request) {
+            Some(decided) => decided,
+            None => self.service.decide(request).await,
+        }
+    }
+}

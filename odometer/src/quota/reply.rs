@@ -1,0 +1,217 @@
+//! Answers in, HTTP replies out: status, JSON, and the header fields that tell how the
+//! limits stand. Says the same whichever server sends it.
+
+use std::fmt;
+
+use odometer_schemas::quota::{Answer, Decision, LimitState, QuotaError};
+use odometer_schemas::time::TimeMs;
+use serde::Serialize;
+
+use super::meters::Meters;
+use super::ratelimit;
+use crate::api::problem::{self, Problem, ProblemKind};
+
+/// What a person whose work was stopped reads.
+const DENIED: &str = "Plan limit reached. Upgrade to continue.";
+/// The problem type that the draft of the RateLimit fields registers.
+const DENIED_TYPE: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+/// When to ask again for a slot, and while quota is unavailable, in seconds: both may
+/// change at any moment.
+const RETRY_SOON_S: i64 = 1;
+
+/// A reply, ready to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    /// `RateLimit-Policy` and `RateLimit`; empty where no limit was looked at.
+    pub(crate) policies: String,
+    pub(crate) standing: String,
+    /// `Retry-After`, in seconds.
+    pub(crate) retry_after_s: Option<i64>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// The reply to a question that was decided, or could not be.
+    pub(crate) fn of(decided: Result<Answer, QuotaError>, meters: &Meters) -> Self {
+        match decided {
+            Ok(answer) => Self::of_answer(&answer, meters),
+            Err(error) => Problem::from(error).into(),
+        }
+    }
+
+    fn of_answer(answer: &Answer, meters: &Meters) -> Self {
+        let now = now_of(answer);
+        let is_denied = answer.decision == Decision::Deny;
+        let shown = Shown::of(answer, meters);
+        let body = if is_denied {
+            let denied = Denied {
+                r#type: DENIED_TYPE,
+                title: DENIED,
+                status: 429,
+                detail: DENIED,
+                fix: "wait as Retry-After says, use less, or move to a larger plan",
+                violated_policies: &answer.violated,
+                answer: shown,
+            };
+            serde_json::to_vec(&denied)
+        } else {
+            serde_json::to_vec(&shown)
+        };
+        Self {
+            status: if is_denied { 429 } else { 200 },
+            content_type: if is_denied { problem::CONTENT_TYPE } else { "application/json" },
+            policies: ratelimit::policies(&answer.limits),
+            standing: ratelimit::standing(&answer.limits, now),
+            retry_after_s: is_denied.then(|| retry_after_s(answer, now)),
+            body: body.expect("texts and numbers always serialise"),
+        }
+    }
+
+    /// A good answer that is no decision.
+    pub(crate) fn good(body: &impl Serialize) -> Self {
+        Self {
+            status: 200,
+            content_type: "application/json",
+            policies: String::new(),
+            standing: String::new(),
+            retry_after_s: None,
+            body: serde_json::to_vec(body).expect("texts and numbers always serialise"),
+        }
+    }
+}
+
+impl From<Problem> for Reply {
+    fn from(problem: Problem) -> Self {
+        let status = problem.status().as_u16();
+        Self {
+            status,
+            content_type: problem::CONTENT_TYPE,
+            policies: String::new(),
+            standing: String::new(),
+            retry_after_s: (status == 503).then_some(RETRY_SOON_S),
+            body: problem.to_json(),
+        }
+    }
+}
+
+impl From<QuotaError> for Problem {
+    fn from(error: QuotaError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QuotaError::Invalid { field, .. } => {
+                Self::new(ProblemKind::BadField, detail, "correct the field as the detail says").field(field)
+            }
+            QuotaError::Reused { .. } => {
+                Self::new(ProblemKind::IdReused, detail, "choose a new id, or send the same request").field("id")
+            }
+            QuotaError::Unknown { .. } => {
+                let fix = "make a reservation with it first; an id is known within its tenant, for a day after its end";
+                Self::new(ProblemKind::Unknown, detail, fix).field("id")
+            }
+            QuotaError::Ended { .. } => {
+                let fix = "make another reservation; what was committed or released stays so";
+                Self::new(ProblemKind::ReservationEnded, detail, fix).field("id")
+            }
+            QuotaError::Unavailable { .. } => {
+                Self::new(ProblemKind::QuotaUnavailable, detail, "ask again as Retry-After says, with the same id")
+            }
+        }
+    }
+}
+
+/// The moment at which an answer was decided.
+pub(crate) fn now_of(answer: &Answer) -> TimeMs {
+    answer.as_of.plus_ms(answer.lag_ms)
+}
+
+/// Seconds until a violated usage limit starts again; a slot may be free at any moment.
+pub(crate) fn retry_after_s(answer: &Answer, now: TimeMs) -> i64 {
+    let is_violated = |limit: &&LimitState| answer.violated.contains(&limit.policy);
+    let resets = answer.limits.iter().filter(is_violated).filter_map(|limit| limit.resets_at);
+    resets.min().map_or(RETRY_SOON_S, |at| ratelimit::seconds_until(at, now).max(RETRY_SOON_S))
+}
+
+/// A denial: the members of RFC 9457, and those of every answer.
+#[derive(Serialize)]
+struct Denied<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'static str,
+    fix: &'static str,
+    /// As the draft names it.
+    #[serde(rename = "violated-policies")]
+    violated_policies: &'a [String],
+    #[serde(flatten)]
+    answer: Shown<'a>,
+}
+
+/// An answer as JSON shows it. Amounts are texts, like all quantities in answers.
+#[derive(Serialize)]
+struct Shown<'a> {
+    decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reservation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Text<TimeMs>>,
+    limits: Vec<ShownLimit<'a>>,
+    violated: &'a [String],
+    as_of: Text<TimeMs>,
+    lag_ms: i64,
+    degraded: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    late: bool,
+}
+
+#[derive(Serialize)]
+struct ShownLimit<'a> {
+    policy: &'a str,
+    scope: &'static str,
+    meter: &'a str,
+    unit: &'a str,
+    limit: Option<Text<i64>>,
+    hard_limit: Option<Text<i64>>,
+    used: Text<i64>,
+    reserved: Text<i64>,
+    remaining: Option<Text<i64>>,
+    resets_at: Option<Text<TimeMs>>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(answer: &'a Answer, meters: &'a Meters) -> Self {
+        let limit = |limit: &'a LimitState| ShownLimit {
+            policy: &limit.policy,
+            scope: limit.scope.name(),
+            meter: &limit.meter,
+            unit: meters.base_unit(&limit.meter),
+            limit: limit.limit.map(Text),
+            hard_limit: limit.hard_limit.map(Text),
+            used: Text(limit.used),
+            reserved: Text(limit.reserved),
+            remaining: limit.remaining.map(Text),
+            resets_at: limit.resets_at.map(Text),
+        };
+        Self {
+            decision: answer.decision.name(),
+            reservation_id: answer.reservation_id.as_deref(),
+            expires_at: answer.expires_at.map(Text),
+            limits: answer.limits.iter().map(limit).collect(),
+            violated: &answer.violated,
+            as_of: Text(answer.as_of),
+            lag_ms: answer.lag_ms,
+            degraded: answer.degraded,
+            late: answer.late,
+        }
+    }
+}
+
+/// What is shown as a text.
+struct Text<T>(T);
+
+impl<T: fmt::Display> Serialize for Text<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
