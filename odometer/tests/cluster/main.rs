@@ -10,4 +10,7 @@ mod common;
 mod nodes;
 mod roles;
 mod support;
+mod tamper;
+#[path = "../common/tampers.rs"]
+mod tampers;
 mod traffic;

@@ -19,8 +19,8 @@ pub(crate) struct Cluster {
     config: PathBuf,
     directory: TempDir,
     ingress_topic: String,
-    /// Dropped with the test.
-    _postgres: Option<PgDatabase>,
+    /// Its own database, dropped with the test; none where the configuration named one.
+    postgres: Option<PgDatabase>,
 }
 
 pub(crate) fn part(name: &str) -> String {
@@ -52,7 +52,7 @@ impl Cluster {
         let config = directory.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
         let ingress_topic = format!("{name}.ingress");
-        let cluster = Self { name, config, directory, ingress_topic, _postgres: postgres };
+        let cluster = Self { name, config, directory, ingress_topic, postgres };
         for _ in 0..2 {
             let output = run(&["migrate", "--config", cluster.config()]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -66,6 +66,11 @@ impl Cluster {
 
     pub(crate) fn ingress_topic(&self) -> &str {
         &self.ingress_topic
+    }
+
+    /// The database of the totals book.
+    pub(crate) fn postgres(&self) -> &PgDatabase {
+        self.postgres.as_ref().unwrap()
     }
 
     pub(crate) fn config(&self) -> &str {
