@@ -22,6 +22,8 @@ pub(crate) struct StoredLog {
 
 struct Read {
     reader: Box<dyn LogReader>,
+    /// Only asked where partitions end: a reader that waits for entries answers late.
+    ends: Box<dyn LogReader>,
     next_offsets: Vec<u64>,
     records: Vec<Record>,
 }
@@ -32,20 +34,20 @@ impl StoredLog {
         let directory = tempfile::tempdir().unwrap();
         let options = EmbeddedOptions { partitions: PARTITIONS, ..EmbeddedOptions::default() };
         let log = EmbeddedLog::open(&directory.path().join("log.sqlite"), options).unwrap();
-        let reader = Box::new(log.reader().unwrap());
-        Self::new(log.appender(), reader, Box::new((log, directory)))
+        let reader = || -> Box<dyn LogReader> { Box::new(log.reader().unwrap()) };
+        Self::new(log.appender(), [reader(), reader()], Box::new((log, directory)))
     }
 
     /// A new topic.
     pub(crate) fn kafka() -> Self {
         let fresh = Fresh::new(PARTITIONS);
-        let reader = Box::new(fresh.log.reader().unwrap());
-        Self::new(fresh.log.appender(), reader, Box::new(fresh))
+        let reader = || -> Box<dyn LogReader> { Box::new(fresh.log.reader().unwrap()) };
+        Self::new(fresh.log.appender(), [reader(), reader()], Box::new(fresh))
     }
 
-    fn new(appender: Arc<dyn LogAppender>, reader: Box<dyn LogReader>, owner: Box<dyn Any>) -> Self {
-        let next_offsets = vec![0; PARTITIONS as usize];
-        Self { appender, read: Mutex::new(Read { reader, next_offsets, records: Vec::new() }), _owner: owner }
+    fn new(appender: Arc<dyn LogAppender>, [reader, ends]: [Box<dyn LogReader>; 2], owner: Box<dyn Any>) -> Self {
+        let read = Read { reader, ends, next_offsets: vec![0; PARTITIONS as usize], records: Vec::new() };
+        Self { appender, read: Mutex::new(read), _owner: owner }
     }
 }
 
@@ -56,9 +58,9 @@ impl TestLog for StoredLog {
 
     fn records(&self) -> Vec<Record> {
         let mut read = self.read.lock().unwrap();
-        let Read { reader, next_offsets, records } = &mut *read;
+        let Read { reader, ends, next_offsets, records } = &mut *read;
         for (partition, next_offset) in (0..).zip(next_offsets) {
-            let end_offset = reader.bounds(partition).unwrap().end_offset;
+            let end_offset = ends.bounds(partition).unwrap().end_offset;
             let count = usize::try_from(end_offset - *next_offset).unwrap();
             records.extend(records_of(&read_count(reader.as_mut(), partition, *next_offset, count)));
             *next_offset = end_offset;
