@@ -8,6 +8,8 @@ mod bridge;
 #[path = "../common/mod.rs"]
 mod common;
 mod nodes;
+mod odd;
+mod parity;
 mod roles;
 mod support;
 mod tamper;

@@ -11,6 +11,8 @@ pub(crate) use crate::common::*;
 
 /// How long something may take that ends by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Time between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A topic and two databases, prepared by `odometer migrate`.
 pub(crate) struct Cluster {
@@ -30,6 +32,11 @@ pub(crate) fn part(name: &str) -> String {
 
 impl Cluster {
     pub(crate) fn new(partitions: u32) -> Self {
+        Self::with(partitions, "")
+    }
+
+    /// The same with more in its configuration.
+    pub(crate) fn with(partitions: u32, more: &str) -> Self {
         let (brokers, clickhouse) = (part("ODOMETER_TEST_KAFKA"), part("ODOMETER_TEST_CLICKHOUSE"));
         let (postgres, directory) = (PgDatabase::empty(), TempDir::new().unwrap());
         let name = format!("odometer_test_{:016x}", rand::random::<u64>());
@@ -40,7 +47,7 @@ impl Cluster {
              [bridge]\ningress_topic = '{name}.ingress'\ndead_letter_topic = '{name}.dead'\n\
              [postgres]\nurl = '{}'\n\
              [clickhouse]\nurl = '{clickhouse}'\ndatabase = '{name}'\n\
-             [snapshots]\ndir = '{}'\ninterval = '1s'\n",
+             [snapshots]\ndir = '{}'\ninterval = '1s'\n{more}",
             postgres.url(),
             snapshots.display()
         );
@@ -62,6 +69,11 @@ impl Cluster {
 
     pub(crate) fn directory(&self) -> &std::path::Path {
         self.directory.path()
+    }
+
+    /// The topic's and the databases'.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn ingress_topic(&self) -> &str {
@@ -110,7 +122,7 @@ impl Cluster {
         let reached = || quantities(&self.totals()) == quantities(expected);
         let deadline = Instant::now() + PATIENCE;
         while !reached() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(LOOK_EVERY);
         }
         let found = self.totals();
         let (found, expected) = (quantities(&found), quantities(expected));
@@ -126,6 +138,15 @@ impl Cluster {
     pub(crate) fn prove(&self) {
         let (code, report) = verify_at(["--config", self.config()]);
         assert_eq!(code, 0, "{report}");
+    }
+}
+
+/// Looks until it is so.
+pub(crate) fn patiently(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 
