@@ -7,10 +7,14 @@ mod analysts;
 mod bridge;
 #[path = "../common/mod.rs"]
 mod common;
+mod gaps;
+#[path = "../outages/load.rs"]
+mod load;
 mod nodes;
 mod odd;
 mod parity;
 mod roles;
+mod rolling;
 mod support;
 mod tamper;
 #[path = "../common/tampers.rs"]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use odometer_ingest::log::LogReader;
 use odometer_ingest::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use odometer_ingest::log::kafka::{KafkaLog, KafkaOptions};
+use odometer_ingest::log::kafka::KafkaLog;
 use odometer_schemas::commit::{ExceptionsRow, PartitionState};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::log::LogEntry;
@@ -99,16 +99,6 @@ fn rows(book: &mut dyn RawBook) -> Rows {
     found
 }
 
-fn kafka(cluster: &Cluster) -> KafkaLog {
-    let options = KafkaOptions {
-        brokers: part("ODOMETER_TEST_KAFKA"),
-        topic: cluster.name().to_owned(),
-        client_id: "odometer-test".to_owned(),
-        properties: Vec::new(),
-    };
-    KafkaLog::open(&options).unwrap()
-}
-
 /// Everything in a log, in order of appending.
 fn entries(log: &KafkaLog) -> Vec<LogEntry> {
     let (mut reader, mut entries) = (log.reader().unwrap(), Vec::new());
@@ -160,7 +150,7 @@ fn fill(cluster: &Cluster, node: &Process) -> Vec<LogEntry> {
     trace.replay(&node.url);
     let (file, map) = (trace.file.to_str().unwrap(), trace.map.to_str().unwrap());
     json(&["replay", file, "--map", map, "--config", cluster.config(), "--json"]);
-    let log = kafka(cluster);
+    let log = cluster.log();
     let appender = log.appender();
     for (partition, bytes) in odd_entries(PARTITIONS) {
         appender.append(partition, bytes).wait_blocking().unwrap();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use odometer_ingest::log::kafka::{KafkaLog, KafkaOptions};
 use odometer_sink::testing::postgres::PgDatabase;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -74,6 +75,17 @@ impl Cluster {
     /// The topic's and the databases'.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The log that all nodes share.
+    pub(crate) fn log(&self) -> KafkaLog {
+        let options = KafkaOptions {
+            brokers: part("ODOMETER_TEST_KAFKA"),
+            topic: self.name.clone(),
+            client_id: "odometer-test".to_owned(),
+            properties: Vec::new(),
+        };
+        KafkaLog::open(&options).unwrap()
     }
 
     pub(crate) fn ingress_topic(&self) -> &str {
