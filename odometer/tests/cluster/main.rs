@@ -13,6 +13,7 @@ mod load;
 mod nodes;
 mod odd;
 mod parity;
+mod producers;
 mod roles;
 mod rolling;
 mod support;
