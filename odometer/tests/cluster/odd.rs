@@ -80,13 +80,13 @@ fn record(number: u64, index: u64, tenant: &str) -> Record {
         tenant: tenant.to_owned(),
         source: format!("source é {}", word % 2),
         // Few ids, so that they come again; of the content little changes with them.
-        id: (word % 4 > 0).then(|| format!("id-{}", (word >> 8) % 120)),
+        id: (!word.is_multiple_of(4)).then(|| format!("id-{}", (word >> 8) % 120)),
         meter: METERS[((word >> 16) % METERS.len() as u64) as usize].to_owned(),
         quantity: Quantity(((word >> 20) % 3).cast_signed() * 1_000_000_007 - 1),
         time,
-        subject: (word % 3 > 0).then(|| format!("user \"{}\"", word % 5)),
+        subject: (!word.is_multiple_of(3)).then(|| format!("user \"{}\"", word % 5)),
         dimensions: vec![("region".to_owned(), ["eu", "us", "日本"][(word % 3) as usize].to_owned())],
-        reservation: (word % 7 == 0).then(|| "reservation".to_owned()),
+        reservation: word.is_multiple_of(7).then(|| "reservation".to_owned()),
     }
 }
 
