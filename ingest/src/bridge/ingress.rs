@@ -30,6 +30,9 @@ const QUEUE_BACKOFF_MS: &str = "5";
 /// How long a broker holds a fetch that finds nothing.
 const FETCH_WAIT_MS: &str = "100";
 
+/// How often the client tells how far it is behind.
+const STATISTICS_MS: &str = "1000";
+
 const COMMITTING: &str = "committing ingress offsets";
 
 pub(super) struct Ingress {
@@ -46,6 +49,7 @@ impl Ingress {
             ("queued.max.messages.kbytes", QUEUE_KIB),
             ("fetch.queue.backoff.ms", QUEUE_BACKOFF_MS),
             ("fetch.wait.max.ms", FETCH_WAIT_MS),
+            ("statistics.interval.ms", STATISTICS_MS),
             ("session.timeout.ms", session_ms.as_str()),
             ("heartbeat.interval.ms", &heartbeat_ms),
         ];
@@ -75,6 +79,12 @@ impl Ingress {
             Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => Ok(None),
             Some(Err(error)) => Err(failed("reading the ingress topic")(error)),
         }
+    }
+
+    /// Messages of this member's partitions beyond the group's offsets, about a second
+    /// ago.
+    pub(super) fn lag(&self) -> u64 {
+        self.consumer.context().lag()
     }
 
     /// What the group wants next, if anything.
@@ -113,6 +123,7 @@ impl Ingress {
                 _ => low,
             };
             list.add_partition_offset(&self.topic, partition, Offset::Offset(from)).map_err(failed(DOING))?;
+            self.consumer.context().reading().insert(partition, from);
         }
         self.consumer.incremental_assign(&list).map_err(failed(DOING))?;
         if self.is_paused {
@@ -123,6 +134,7 @@ impl Ingress {
 
     /// Stops reading partitions, so that the group goes on.
     pub(super) fn give_back(&self, partitions: &[i32]) -> Result<(), LogError> {
+        self.consumer.context().reading().retain(|partition, _| !partitions.contains(partition));
         let given = self.consumer.incremental_unassign(&self.list(partitions));
         given.map_err(failed("giving ingress partitions back"))
     }

@@ -29,6 +29,9 @@ pub struct BridgeHealth {
     pub messages_removed: u64,
     /// Batches of messages that are not wholly stored yet.
     pub batches_under_way: usize,
+    /// Messages of the ingress partitions that this bridge reads beyond the group's
+    /// offsets, about a second ago.
+    pub lag: u64,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +46,7 @@ pub(super) struct Shared {
     events_refused: AtomicU64,
     messages_removed: AtomicU64,
     batches_under_way: AtomicUsize,
+    lag: AtomicU64,
 }
 
 impl Shared {
@@ -84,6 +88,10 @@ impl Shared {
         self.batches_under_way.store(batches, Ordering::Relaxed);
     }
 
+    pub(super) fn set_lag(&self, messages: u64) {
+        self.lag.store(messages, Ordering::Relaxed);
+    }
+
     pub(super) fn health(&self, is_running: bool) -> BridgeHealth {
         BridgeHealth {
             is_running,
@@ -96,6 +104,7 @@ impl Shared {
             events_refused: self.events_refused.load(Ordering::Relaxed),
             messages_removed: self.messages_removed.load(Ordering::Relaxed),
             batches_under_way: self.batches_under_way.load(Ordering::Relaxed),
+            lag: if is_running { self.lag.load(Ordering::Relaxed) } else { 0 },
         }
     }
 }

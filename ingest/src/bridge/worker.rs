@@ -93,6 +93,7 @@ impl Worker {
         let mut full_since = None;
         while !self.shared.is_draining() {
             self.settle()?;
+            self.shared.set_lag(ingress.lag());
             if self.committed_at.elapsed() >= COMMIT_EVERY {
                 self.commit(&ingress)?;
             }

@@ -13,10 +13,11 @@ use odometer_schemas::record::Record;
 use odometer_schemas::time::TimeMs;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Call, MemoryLog, Reply, TestLog as _};
+use crate::stored::StoredLog;
+use crate::support::{Bench, Call, MemoryLog, Reply, TestLog};
 
-const STRUCTURED: &str = "application/cloudevents+json";
-const BATCH: &str = "application/cloudevents-batch+json";
+pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
+pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
 const TYPE: &str = "com.example.someevent";
 
 fn meter(name: &str, value: Option<&str>) -> Meter {
@@ -37,15 +38,41 @@ fn meter(name: &str, value: Option<&str>) -> Meter {
 
 /// One meter that counts every event of the examples' type, and two that sum values
 /// which only some of them hold.
-fn mapped() -> Definitions {
+pub(crate) fn mapped() -> Definitions {
     Definitions::with_meters(vec![meter("events", None), meter("b", Some("$.appinfoB")), meter("xyz", Some("$.xyz"))])
 }
 
-/// Sends one request to a gateway of its own.
-fn send(definitions: Definitions, call: &Call) -> (Reply, Vec<Record>) {
-    let log = MemoryLog::shared();
+/// Sends one request to a gateway of its own; the answer, and what the log has got.
+fn send_to(log: &impl TestLog, definitions: Definitions, call: &Call) -> (Reply, Vec<Record>) {
+    let before = log.records().len();
     let reply = Bench::new(log.appender(), definitions, GatewayOptions::default()).call(call);
-    (reply, log.records())
+    (reply, log.records().split_off(before))
+}
+
+/// The same with a log of its own.
+fn send(definitions: Definitions, call: &Call) -> (Reply, Vec<Record>) {
+    send_to(&MemoryLog::shared(), definitions, call)
+}
+
+#[test]
+fn every_example_and_every_case_of_the_specification() {
+    check_specification(&MemoryLog::shared());
+}
+
+#[test]
+fn the_specification_before_the_embedded_log() {
+    check_specification(&StoredLog::embedded());
+}
+
+#[test]
+fn the_specification_before_kafka() {
+    check_specification(&StoredLog::kafka());
+}
+
+fn check_specification(log: &impl TestLog) {
+    let Some(dir) = data_dir() else { return };
+    every_example(log, &dir);
+    every_case_of_the_http_binding(log, &dir);
 }
 
 /// What became of each event: `stored`, or the word and field of its refusal.
@@ -59,13 +86,13 @@ fn outcomes(reply: &Reply) -> Vec<String> {
 }
 
 /// (meter, quantity) of each record, in order of meters.
-fn amounts(records: &[Record]) -> Vec<(&str, i64)> {
+pub(crate) fn amounts(records: &[Record]) -> Vec<(&str, i64)> {
     let mut amounts: Vec<_> = records.iter().map(|r| (r.meter.as_str(), r.quantity.0)).collect();
     amounts.sort_unstable();
     amounts
 }
 
-fn data_dir() -> Option<PathBuf> {
+pub(crate) fn data_dir() -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let dir = std::env::var_os("ODOMETER_DATA").map_or_else(beside, PathBuf::from).join("cloudevents");
     if dir.is_dir() {
@@ -76,16 +103,16 @@ fn data_dir() -> Option<PathBuf> {
 }
 
 /// One file of examples, and what becomes of each of its events.
-struct Example {
-    file: &'static str,
+pub(crate) struct Example {
+    pub(crate) file: &'static str,
     /// With built-in meters only.
     unmapped: &'static [&'static str],
     /// With meters of the type, as the file stands: it names no tenant.
     mapped: &'static [&'static str],
     /// With meters of the type and the attribute `tenant` added.
-    complete: &'static [&'static str],
+    pub(crate) complete: &'static [&'static str],
     /// What the complete one counts.
-    amounts: &'static [(&'static str, i64)],
+    pub(crate) amounts: &'static [(&'static str, i64)],
 }
 
 const NOT_BASE64: &str = "invalid data_base64";
@@ -93,7 +120,7 @@ const NO_METER: &str = "unknown_type type";
 const NO_TENANT: &str = "missing tenant";
 
 /// The specification's examples: two hold a `data_base64` that is not base64.
-const EXAMPLES: [Example; 8] = [
+pub(crate) const EXAMPLES: [Example; 8] = [
     Example {
         file: "spec_example_00.json",
         unmapped: &[NOT_BASE64],
@@ -147,10 +174,8 @@ const EXAMPLES: [Example; 8] = [
     Example { file: "spec_example_07.json", unmapped: &[], mapped: &[], complete: &[], amounts: &[] },
 ];
 
-#[test]
-fn every_example_of_the_specification() {
-    let Some(dir) = data_dir() else { return };
-    let mut files: Vec<String> = std::fs::read_dir(&dir)
+fn every_example(log: &impl TestLog, dir: &Path) {
+    let mut files: Vec<String> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("spec_example_"))
@@ -159,21 +184,21 @@ fn every_example_of_the_specification() {
     assert_eq!(files, EXAMPLES.map(|example| example.file), "an example has no expectation");
     for example in &EXAMPLES {
         let text = std::fs::read_to_string(dir.join(example.file)).unwrap();
-        check_example(example, &text);
+        check_example(log, example, &text);
     }
 }
 
-fn check_example(example: &Example, text: &str) {
+fn check_example(log: &impl TestLog, example: &Example, text: &str) {
     let file = example.file;
     let content_type = if text.trim_start().starts_with('[') { BATCH } else { STRUCTURED };
-    let (reply, records) = send(Definitions::built_in(), &Call::new(content_type, text));
+    let (reply, records) = send_to(log, Definitions::built_in(), &Call::new(content_type, text));
     assert_eq!(outcomes(&reply), example.unmapped, "{file}");
     assert!(records.is_empty(), "{file}");
     for (result, outcome) in reply.body["results"].as_array().unwrap().iter().zip(example.unmapped) {
         let names_type = result["reason"].as_str().unwrap().contains("com.example.some");
         assert_eq!(names_type, *outcome == NO_METER, "{file}: {result}");
     }
-    let (reply, records) = send(mapped(), &Call::new(content_type, text));
+    let (reply, records) = send_to(log, mapped(), &Call::new(content_type, text));
     assert_eq!(outcomes(&reply), example.mapped, "{file}");
     assert!(records.is_empty(), "{file}");
     for (path, content_type, attribute) in [
@@ -183,7 +208,7 @@ fn check_example(example: &Example, text: &str) {
         ("/api/v1/events", "application/json", "subject"),
     ] {
         let text = with_attribute(text, attribute, "acme");
-        let (reply, records) = send(mapped(), &Call::new(content_type, text).to(path));
+        let (reply, records) = send_to(log, mapped(), &Call::new(content_type, text).to(path));
         assert_eq!(outcomes(&reply), example.complete, "{file} with {attribute} at {path}");
         assert_eq!(amounts(&records), example.amounts, "{file} with {attribute} at {path}");
         let status = if example.complete.iter().all(|o| *o == "stored") { 202 } else { 400 };
@@ -196,7 +221,7 @@ fn check_example(example: &Example, text: &str) {
 }
 
 /// The events with one attribute set.
-fn with_attribute(text: &str, attribute: &str, value: &str) -> String {
+pub(crate) fn with_attribute(text: &str, attribute: &str, value: &str) -> String {
     let mut json: Value = serde_json::from_str(text).unwrap();
     match &mut json {
         Value::Array(events) => events.iter_mut().for_each(|event| event[attribute] = value.into()),
@@ -207,36 +232,43 @@ fn with_attribute(text: &str, attribute: &str, value: &str) -> String {
 
 /// One case of the feature file.
 #[derive(Debug)]
-struct BindingCase {
+pub(crate) struct BindingCase {
     name: String,
-    headers: Vec<(String, String)>,
-    body: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
     attributes: Vec<(String, String)>,
     data: Value,
 }
 
-#[test]
-fn every_case_of_the_http_binding() {
-    let Some(dir) = data_dir() else { return };
+impl BindingCase {
+    /// The request.
+    fn call(&self) -> Call {
+        let call = Call { headers: Vec::new(), ..Call::new(STRUCTURED, self.body.as_str()) };
+        let headers = self.headers.iter().filter(|(name, _)| name == "content-type" || name.starts_with("ce-"));
+        headers.fold(call, |call, (name, value)| call.header(name, value.as_str()))
+    }
+
+    /// The request with a tenant.
+    pub(crate) fn complete(&self) -> Call {
+        let call = self.call();
+        if self.headers.iter().any(|(_, value)| value.starts_with(STRUCTURED)) {
+            return Call { body: with_attribute(&self.body, "tenant", "acme").into(), ..call };
+        }
+        call.header("ce-tenant", "acme")
+    }
+}
+
+fn every_case_of_the_http_binding(log: &impl TestLog, dir: &Path) {
     let cases = binding_cases(&std::fs::read_to_string(dir.join("http-protocol-binding.feature")).unwrap());
     assert_eq!(cases.len(), 4, "{cases:?}");
     for case in &cases {
-        let content_type = &case.headers.iter().find(|(name, _)| name == "content-type").unwrap().1;
-        let mut call = Call::new(content_type, case.body.as_str());
-        for (name, value) in case.headers.iter().filter(|(name, _)| name.starts_with("ce-")) {
-            call = call.header(name, value.as_str());
-        }
-        let (reply, _) = send(Definitions::built_in(), &call);
+        let call = case.call();
+        let (reply, _) = send_to(log, Definitions::built_in(), &call);
         assert_eq!((outcomes(&reply), reply.status.as_u16()), (vec![NO_METER.to_owned()], 400), "{}", case.name);
         assert!(reply.result(0)["reason"].as_str().unwrap().contains(TYPE), "{}", case.name);
-        let (reply, _) = send(mapped(), &call);
+        let (reply, _) = send_to(log, mapped(), &call);
         assert_eq!(outcomes(&reply), [NO_TENANT], "{}", case.name);
-        let complete = if content_type.starts_with(STRUCTURED) {
-            Call { body: with_attribute(&case.body, "tenant", "acme").into(), ..call }
-        } else {
-            call.header("ce-tenant", "acme")
-        };
-        let (reply, records) = send(mapped(), &complete);
+        let (reply, records) = send_to(log, mapped(), &case.complete());
         assert_eq!((outcomes(&reply), reply.status.as_u16()), (vec!["stored".to_owned()], 202), "{}", case.name);
         check_binding(case, &records);
     }
@@ -262,7 +294,7 @@ fn check_binding(case: &BindingCase, records: &[Record]) {
 }
 
 /// The scenarios of a feature file, one case for each row of their examples.
-fn binding_cases(feature: &str) -> Vec<BindingCase> {
+pub(crate) fn binding_cases(feature: &str) -> Vec<BindingCase> {
     let mut cases = Vec::new();
     for scenario in feature.split("Scenario Outline:").skip(1) {
         let (steps, examples) = scenario.split_once("Examples:").unwrap();
@@ -295,7 +327,7 @@ fn binding_case(steps: &str) -> BindingCase {
 }
 
 /// The cells of a table's rows, between the bars.
-fn table(text: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(text: &str) -> Vec<Vec<String>> {
     let rows = text.lines().map(str::trim).filter(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }

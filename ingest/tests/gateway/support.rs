@@ -1,5 +1,5 @@
-//! What every test of the gateway needs: a log in memory, a way to send a request
-//! without a socket, and the records that the log then holds.
+//! What every test of the gateway needs: a log in memory or a real one, a way to send
+//! a request without a socket, and the records that the log then holds.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ pub(crate) trait TestLog {
     /// The half that a gateway writes to.
     fn appender(&self) -> Arc<dyn LogAppender>;
 
-    /// All that it holds, in order per partition.
+    /// All that it holds, in order per partition; what came since the last call last.
     fn records(&self) -> Vec<Record>;
 }
 

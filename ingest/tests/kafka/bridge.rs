@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use odometer_ingest::bridge::Bridge;
-use odometer_ingest::bridge::rejects::{Origin, Place, Reject, Rejects};
+use odometer_ingest::bridge::rejects::{Origin, Place, Rejects};
 use odometer_ingest::gateway::SharedDefinitions;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::meter::Meter;
@@ -13,18 +13,6 @@ use crate::support::{Ingress, Message, eventually};
 
 fn ids(ingress: &Ingress) -> Vec<String> {
     ingress.records().into_iter().map(|record| record.id.expect("callers give ids")).collect()
-}
-
-fn rejects(ingress: &Ingress) -> Vec<Reject> {
-    let mut found = Vec::new();
-    let reader = Rejects::open(&ingress.options.dead_letters()).expect("the dead letters open");
-    reader
-        .list(|reject| {
-            found.push(reject);
-            true
-        })
-        .expect("the dead letters can be read");
-    found
 }
 
 fn cloud_event(id: &str, tenant: &str) -> String {
@@ -84,7 +72,7 @@ fn every_content_mode_is_bridged_once() {
     let mut expected = expected.map(str::to_owned);
     expected.sort();
     assert_eq!(found, expected);
-    assert_eq!(rejects(&ingress), []);
+    assert_eq!(ingress.rejects(), []);
     // The group's offsets stand behind everything: the next bridge reads nothing again.
     let bridge = ingress.bridge();
     ingress.produce_all(&[Message::new(native("later", "t1"))]);
@@ -111,7 +99,7 @@ fn what_is_refused_goes_whole_to_the_dead_letters() {
     assert_eq!((health.dead_letters, health.events_refused, health.records), (4, 4, 2));
     bridge.drain().expect("it drains");
     assert_eq!(ids(&ingress), ["good-half", "good"]);
-    let found = rejects(&ingress);
+    let found = ingress.rejects();
     let reasons: Vec<&str> = found.iter().map(|r| r.reason.split(':').next().expect("a word")).collect();
     assert_eq!(reasons, ["unreadable_body", "missing", "unreadable_body", "unsupported_media_type"]);
     assert_eq!(found[0].key.as_deref(), Some("k\u{e9}y".as_bytes()));
@@ -135,7 +123,7 @@ fn a_dead_letter_can_be_shown_and_sent_again() {
     eventually("it is refused", || bridge.health().dead_letters == 1);
     assert_eq!(ids(&ingress), [""; 0]);
     let reader = Rejects::open(&ingress.options.dead_letters()).expect("the dead letters open");
-    let listed = rejects(&ingress);
+    let listed = ingress.rejects();
     let shown = reader.show(listed[0].place).expect("readable").expect("it is there");
     assert_eq!(shown, listed[0]);
     assert!(shown.reason.starts_with("unknown_meter:"), "{}", shown.reason);
@@ -157,7 +145,7 @@ fn a_message_with_many_refused_events_names_some_and_counts_all() {
     let bridge = ingress.bridge();
     eventually("it is refused", || bridge.health().dead_letters == 1);
     bridge.drain().expect("it drains");
-    let found = rejects(&ingress);
+    let found = ingress.rejects();
     assert_eq!((found[0].refused_count, found[0].refused.len()), (500, 20));
 }
 

@@ -85,6 +85,24 @@ fn a_log_that_fails_for_a_while_gets_everything_in_the_end() {
 }
 
 #[test]
+fn what_the_log_does_not_take_is_lag() {
+    let ingress = Ingress::new(2);
+    ingress.produce_all(&messages(60));
+    let shaky = Arc::new(Shaky { inner: ingress.log.appender(), failures_left: AtomicUsize::new(usize::MAX) });
+    let bridge = ingress.bridge_with(&built_in(), Arc::clone(&shaky) as Arc<dyn LogAppender>);
+    eventually("everything is behind", || bridge.health().lag == 60);
+    shaky.failures_left.store(0, Ordering::SeqCst);
+    eventually("nothing is behind", || bridge.health().lag == 0);
+    bridge.drain().expect("it drains");
+    assert_eq!(ids(&ingress), expected(60));
+    // Another one begins where this one ended.
+    let bridge = ingress.bridge();
+    ingress.produce_all(&messages(3));
+    eventually("the rest is bridged", || bridge.health().messages == 3 && bridge.health().lag == 0);
+    bridge.drain().expect("it drains");
+}
+
+#[test]
 fn a_closed_log_stops_the_bridge_and_the_next_one_reads_again() {
     let ingress = Ingress::new(2);
     ingress.produce_all(&messages(50));

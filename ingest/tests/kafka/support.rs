@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use odometer_ingest::bridge::rejects::{Reject, Rejects};
 use odometer_ingest::bridge::{Bridge, BridgeOptions};
 use odometer_ingest::gateway::SharedDefinitions;
 use odometer_ingest::log::kafka::{KafkaLog, KafkaOptions, TopicOptions};
@@ -111,12 +112,12 @@ pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
 #[derive(Clone)]
 pub(crate) struct Message {
     key: Option<String>,
-    headers: Vec<(String, String)>,
-    body: Option<String>,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 impl Message {
-    pub(crate) fn new(body: impl Into<String>) -> Self {
+    pub(crate) fn new(body: impl Into<Vec<u8>>) -> Self {
         Self { key: None, headers: Vec::new(), body: Some(body.into()) }
     }
 
@@ -129,8 +130,8 @@ impl Message {
         self
     }
 
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
+    pub(crate) fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
         self
     }
 }
@@ -175,12 +176,24 @@ impl Ingress {
                 .headers
                 .iter()
                 .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
-            let mut record: BaseRecord<'_, str, str> = BaseRecord::to(&self.options.kafka.topic).headers(headers);
+            let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(&self.options.kafka.topic).headers(headers);
             record.key = message.key.as_deref();
             record.payload = message.body.as_deref();
             producer.send(record).map_err(|(error, _)| error).expect("the queue has room");
         }
         producer.flush(PATIENCE).expect("everything is produced");
+    }
+
+    /// Every dead letter, in order.
+    pub(crate) fn rejects(&self) -> Vec<Reject> {
+        let mut found = Vec::new();
+        let reader = Rejects::open(&self.options.dead_letters()).expect("the dead letters open");
+        let mut keep = |reject| {
+            found.push(reject);
+            true
+        };
+        reader.list(&mut keep).expect("the dead letters can be read");
+        found
     }
 
     /// Every record in the log, partition by partition.

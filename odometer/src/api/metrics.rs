@@ -149,6 +149,7 @@ fn of_bridge(health: &BridgeHealth) {
     counter!("odometer_bridge_messages_removed_total").absolute(health.messages_removed);
     gauge!("odometer_bridge_running").set(flag(health.is_running));
     gauge!("odometer_bridge_failing").set(flag(health.is_failing));
+    gauge!("odometer_bridge_lag_messages").set(number(health.lag));
     gauge!("odometer_bridge_batches_under_way").set(number(health.batches_under_way as u64));
 }
 
@@ -200,7 +201,7 @@ const COUNTERS: [(&str, &str); 22] = [
     ("odometer_bridge_messages_removed_total", "Messages that retention removed before they were read"),
 ];
 
-const GAUGES: [(&str, &str); 20] = [
+const GAUGES: [(&str, &str); 21] = [
     ("odometer_partition_counted", "1 when this node counts the partition"),
     ("odometer_partition_authoritative", "1 when live answers of the partition are authoritative here"),
     ("odometer_partition_raw_written", "1 when this node writes the partition's raw rows"),
@@ -219,6 +220,7 @@ const GAUGES: [(&str, &str); 20] = [
     ("odometer_live_tenants", "Tenants with live counters"),
     ("odometer_bridge_running", "1 where a bridge is at work"),
     ("odometer_bridge_failing", "1 when something stood in the bridge's way since a batch last got through"),
+    ("odometer_bridge_lag_messages", "Messages of the ingress topic that this bridge has not got through yet"),
     ("odometer_bridge_batches_under_way", "Batches of messages that are not wholly stored yet"),
     ("odometer_build_info", "1, with the version as a label"),
 ];

@@ -100,7 +100,7 @@ fn produce(cluster: &Cluster, messages: &[Message]) {
     producer.flush(PATIENCE).unwrap();
 }
 
-fn metric(node: &Process, name: &str) -> u64 {
+pub(crate) fn metric(node: &Process, name: &str) -> u64 {
     let (status, _, text) = get(&format!("{}/metrics", node.url));
     assert_eq!(status, 200);
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -115,7 +115,7 @@ fn await_messages(node: &Process, wanted: u64) {
     }
 }
 
-fn rejects(cluster: &Cluster, args: &[&str]) -> Value {
+pub(crate) fn rejects(cluster: &Cluster, args: &[&str]) -> Value {
     json(&[&["rejects"], args, &["--json", "--config", cluster.config()]].concat())
 }
 

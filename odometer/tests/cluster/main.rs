@@ -7,7 +7,17 @@ mod analysts;
 mod bridge;
 #[path = "../common/mod.rs"]
 mod common;
+mod gaps;
+#[path = "../outages/load.rs"]
+mod load;
 mod nodes;
+mod odd;
+mod parity;
+mod producers;
 mod roles;
+mod rolling;
 mod support;
+mod tamper;
+#[path = "../common/tampers.rs"]
+mod tampers;
 mod traffic;

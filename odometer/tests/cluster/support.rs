@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use odometer_ingest::log::kafka::{KafkaLog, KafkaOptions};
 use odometer_sink::testing::postgres::PgDatabase;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,6 +12,8 @@ pub(crate) use crate::common::*;
 
 /// How long something may take that ends by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Time between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A topic and two databases, prepared by `odometer migrate`.
 pub(crate) struct Cluster {
@@ -19,8 +22,8 @@ pub(crate) struct Cluster {
     config: PathBuf,
     directory: TempDir,
     ingress_topic: String,
-    /// Dropped with the test.
-    _postgres: Option<PgDatabase>,
+    /// Its own database, dropped with the test; none where the configuration named one.
+    postgres: Option<PgDatabase>,
 }
 
 pub(crate) fn part(name: &str) -> String {
@@ -30,6 +33,11 @@ pub(crate) fn part(name: &str) -> String {
 
 impl Cluster {
     pub(crate) fn new(partitions: u32) -> Self {
+        Self::with(partitions, "")
+    }
+
+    /// The same with more in its configuration.
+    pub(crate) fn with(partitions: u32, more: &str) -> Self {
         let (brokers, clickhouse) = (part("ODOMETER_TEST_KAFKA"), part("ODOMETER_TEST_CLICKHOUSE"));
         let (postgres, directory) = (PgDatabase::empty(), TempDir::new().unwrap());
         let name = format!("odometer_test_{:016x}", rand::random::<u64>());
@@ -40,7 +48,7 @@ impl Cluster {
              [bridge]\ningress_topic = '{name}.ingress'\ndead_letter_topic = '{name}.dead'\n\
              [postgres]\nurl = '{}'\n\
              [clickhouse]\nurl = '{clickhouse}'\ndatabase = '{name}'\n\
-             [snapshots]\ndir = '{}'\ninterval = '1s'\n",
+             [snapshots]\ndir = '{}'\ninterval = '1s'\n{more}",
             postgres.url(),
             snapshots.display()
         );
@@ -52,7 +60,7 @@ impl Cluster {
         let config = directory.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
         let ingress_topic = format!("{name}.ingress");
-        let cluster = Self { name, config, directory, ingress_topic, _postgres: postgres };
+        let cluster = Self { name, config, directory, ingress_topic, postgres };
         for _ in 0..2 {
             let output = run(&["migrate", "--config", cluster.config()]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -64,8 +72,29 @@ impl Cluster {
         self.directory.path()
     }
 
+    /// The topic's and the databases'.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The log that all nodes share.
+    pub(crate) fn log(&self) -> KafkaLog {
+        let options = KafkaOptions {
+            brokers: part("ODOMETER_TEST_KAFKA"),
+            topic: self.name.clone(),
+            client_id: "odometer-test".to_owned(),
+            properties: Vec::new(),
+        };
+        KafkaLog::open(&options).unwrap()
+    }
+
     pub(crate) fn ingress_topic(&self) -> &str {
         &self.ingress_topic
+    }
+
+    /// The database of the totals book.
+    pub(crate) fn postgres(&self) -> &PgDatabase {
+        self.postgres.as_ref().unwrap()
     }
 
     pub(crate) fn config(&self) -> &str {
@@ -105,7 +134,7 @@ impl Cluster {
         let reached = || quantities(&self.totals()) == quantities(expected);
         let deadline = Instant::now() + PATIENCE;
         while !reached() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(LOOK_EVERY);
         }
         let found = self.totals();
         let (found, expected) = (quantities(&found), quantities(expected));
@@ -121,6 +150,15 @@ impl Cluster {
     pub(crate) fn prove(&self) {
         let (code, report) = verify_at(["--config", self.config()]);
         assert_eq!(code, 0, "{report}");
+    }
+}
+
+/// Looks until it is so.
+pub(crate) fn patiently(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

@@ -3,8 +3,8 @@
 //! sent again with the same id until there is one.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use odometer_ingest::emitter::{EmitError, Emitter, EmitterOptions};
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::support::Totals;
 
-pub(crate) const TENANTS: u64 = 12;
+pub(crate) const TENANTS: u64 = 24;
 /// Time between two batches of one door.
 const PACE: Duration = Duration::from_millis(50);
 /// Records of one batch: with the pace, a thousand a second through both doors.
@@ -128,17 +128,39 @@ fn batch(source: &str, number: u64) -> Vec<Record> {
     (number * BATCH..(number + 1) * BATCH).map(record).collect()
 }
 
-/// The gateway.
+/// Gateways, by turns.
 pub(crate) struct Http {
     pub(crate) client: reqwest::Client,
-    pub(crate) url: String,
+    urls: RwLock<Vec<String>>,
+    requests: AtomicUsize,
 }
 
 impl Http {
+    pub(crate) fn new(urls: Vec<String>) -> Self {
+        Self { client: reqwest::Client::new(), urls: RwLock::new(urls), requests: AtomicUsize::new(0) }
+    }
+
+    /// From now on another gateway stands in the place of that one.
+    pub(crate) fn replace(&self, place: usize, url: &str) {
+        url.clone_into(&mut self.urls.write().unwrap()[place]);
+    }
+
+    /// Where to go next, and whether there is another place to go to.
+    fn next_url(&self) -> (String, bool) {
+        let urls = self.urls.read().unwrap();
+        (urls[self.requests.fetch_add(1, Ordering::Relaxed) % urls.len()].clone(), urls.len() > 1)
+    }
+
     /// Whether the whole batch was acknowledged.
     async fn post(&self, body: String, records: usize, ledger: &Ledger) -> bool {
-        let request = self.client.post(format!("{}/v1/events", self.url)).body(body);
-        let answer = request.header("content-type", "application/x-ndjson").send().await.unwrap();
+        let (url, has_others) = self.next_url();
+        let request = self.client.post(format!("{url}/v1/events")).body(body);
+        let answer = match request.header("content-type", "application/x-ndjson").send().await {
+            Ok(answer) => answer,
+            // It is being restarted; what it has stored comes again with the same ids.
+            Err(_) if has_others => return false,
+            Err(error) => panic!("{url} does not answer: {error}"),
+        };
         let (status, retry_after) = (answer.status().as_u16(), answer.headers().get("retry-after").cloned());
         let text = answer.text().await.unwrap();
         if status == 503 {

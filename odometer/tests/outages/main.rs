@@ -14,6 +14,7 @@
 #[expect(dead_code, reason = "other tests need more of it")]
 #[path = "../common/mod.rs"]
 mod common;
+#[expect(dead_code, reason = "other tests need more of it")]
 mod load;
 mod parts;
 #[expect(dead_code, reason = "other tests need more of it")]

@@ -74,7 +74,7 @@ impl Site {
         let node = cluster.node();
         await_ready(&node);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let http = Arc::new(Http { client: reqwest::Client::new(), url: node.url.clone() });
+        let http = Arc::new(Http::new(vec![node.url.clone()]));
         let log = Arc::new(runtime.block_on(async { Log::open(cluster.config()) }));
         Self { node, ledger: Arc::default(), http, log, runtime, cluster, parts }
     }

@@ -8,4 +8,6 @@ mod common;
 mod kill;
 mod support;
 mod tamper;
+#[path = "../common/tampers.rs"]
+mod tampers;
 mod traffic;

@@ -1,14 +1,15 @@
-//! Rebalances of a group in, a queue of them out: nothing is decided, and nothing
-//! waits, inside the client's callback. Whoever takes one from the queue has to answer
+//! Rebalances of a group in, a queue of them out, and the member's lag as its client
+//! knows it: nothing is decided, and nothing waits, inside the client's callback. Whoever takes one from the queue has to answer
 //! it, or the group waits for this member. Made for cooperative groups.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::statistics::Partition;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
@@ -35,6 +36,9 @@ pub(crate) struct Rebalances {
     queue: Mutex<VecDeque<Rebalance>>,
     /// Nobody will answer any more: give everything back at once.
     is_leaving: AtomicBool,
+    /// Where reading began, of each partition that is read for its messages.
+    began: Mutex<BTreeMap<i32, i64>>,
+    lag: AtomicU64,
 }
 
 impl Rebalances {
@@ -45,6 +49,17 @@ impl Rebalances {
     /// The next one, which its taker answers.
     pub(crate) fn pop(&self) -> Option<Rebalance> {
         self.queue().pop_front()
+    }
+
+    /// Partitions whose messages are read, and from where on.
+    pub(crate) fn reading(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages of those partitions beyond what is committed; zero unless
+    /// `statistics.interval.ms` is set, and as old as that.
+    pub(crate) fn lag(&self) -> u64 {
+        self.lag.load(Ordering::Relaxed)
     }
 
     /// Whether partitions were lost that nobody has heard of yet.
@@ -78,11 +93,22 @@ impl ClientContext for Rebalances {
         log_line(level, facility, line);
     }
 
-    fn stats(&self, _: Statistics) {}
+    fn stats(&self, statistics: Statistics) {
+        let reading = self.reading();
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let lag = |found: &Partition| reading.get(&found.partition).map_or(0, |began| lag_of(found, *began));
+        self.lag.store(partitions.map(lag).fold(0, u64::saturating_add), Ordering::Relaxed);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
     }
+}
+
+/// Zero until the partition's end is known; what is not known is negative.
+fn lag_of(partition: &Partition, began: i64) -> u64 {
+    let behind = partition.hi_offset.saturating_sub(partition.committed_offset.max(began));
+    u64::try_from(behind).unwrap_or(0)
 }
 
 impl ConsumerContext for Rebalances {

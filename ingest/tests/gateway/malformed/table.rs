@@ -20,7 +20,7 @@ pub(super) const TOO_LARGE: Expected = Problem(413, "body-too-large", None);
 pub(super) const TOO_MANY: Expected = Problem(413, "too-many-records", None);
 
 /// All cases, for a log of `partitions`.
-pub(super) fn all(partitions: u32) -> Vec<Case> {
+pub(crate) fn all(partitions: u32) -> Vec<Case> {
     let mut cases = bodies::all();
     cases.extend(fields::all());
     cases.extend(events::all());
