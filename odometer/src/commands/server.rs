@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::{Either, ready};
 use metrics_exporter_prometheus::PrometheusHandle;
 use odometer_ingest::gateway::{Gateway, GatewayOptions, SharedDefinitions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::api::{self, Api};
 use crate::config::Config;
@@ -18,6 +20,9 @@ use crate::node::Node;
 use crate::node::bridging::Bridging;
 use crate::node::cells::Cells;
 use crate::node::progress::Progress;
+use crate::quota::Quota;
+use crate::quota::grpc::Grpc;
+use crate::quota::lean;
 
 /// How long open requests may take to finish once the process was told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -77,11 +82,13 @@ impl Server {
         let bridge = surfaces.bridge.then(start).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let gateway = gateway(config, node, definitions);
-        let api = Api::new(config, node, gateway, self.recorder)?.with_bridge(bridge.clone());
+        let quota = Quota::of_node(config, node);
+        let grpc = quota.as_ref().map(|quota| Grpc::bind(config, quota)).transpose()?.flatten();
+        let api = Api::new(config, node, gateway, self.recorder)?.with_bridge(bridge.clone()).with_quota(quota.clone());
         let router = api::router(api, surfaces.gateway);
         let demo = surfaces.demo.then(|| node.cells.clone());
         let watched = Watched { progress: Arc::clone(&node.progress), bridge: bridge.clone() };
-        let served = runtime.block_on(serve((self.listener, self.url), router, demo, watched));
+        let served = runtime.block_on(serve((self.listener, self.url), router, (quota, grpc), demo, watched));
         runtime.shutdown_timeout(SHUTDOWN_GRACE);
         // Before the log is closed, which takes what the bridge has read.
         let drained = bridge.map_or(Ok(()), |bridge| bridge.drain());
@@ -102,6 +109,7 @@ fn gateway(config: &Config, node: &Node, definitions: SharedDefinitions) -> Gate
 async fn serve(
     (listener, url): (TcpListener, String),
     router: axum::Router,
+    (quota, grpc): (Option<Quota>, Option<Grpc>),
     demo: Option<Cells>,
     watched: Watched,
 ) -> anyhow::Result<()> {
@@ -109,13 +117,22 @@ async fn serve(
     // Watched before anyone is told to talk to this process: a signal that comes at
     // once drains it like any other.
     let signals = Signals::watch().context("signals cannot be watched")?;
+    if let Some(grpc) = &grpc {
+        println!("grpc: http://{}", grpc.address()?);
+    }
     println!("ready: {url}");
     let demo = demo.map(|cells| tokio::spawn(demo::run(url, Arc::clone(&watched.progress), cells)));
-    let (stop, mut stopped) = tokio::sync::watch::channel(false);
-    let mut graceful = stopped.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = graceful.wait_for(|stop| *stop).await;
-    });
+    let (stop, mut stopped) = watch::channel(false);
+    let graceful = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let http = lean::serve(listener, router, quota, graceful(stopped.clone()));
+    let grpc = grpc.map(|grpc| grpc.serve(graceful(stopped.clone())));
+    let servers = async {
+        let http = async { http.await.context("the HTTP server failed") };
+        let grpc = async { grpc.map_or_else(|| Either::Left(ready(Ok(()))), Either::Right).await };
+        tokio::try_join!(http, grpc).map(drop)
+    };
     let grace = async {
         let _ = stopped.wait_for(|stop| *stop).await;
         tokio::time::sleep(SHUTDOWN_GRACE).await;
@@ -132,7 +149,7 @@ async fn serve(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        served = server => served.context("the HTTP server failed"),
+        served = servers => served,
         () = grace => Ok(()),
         () = stopping => Ok(()),
     }

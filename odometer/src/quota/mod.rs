@@ -3,10 +3,13 @@
 //! nothing and keeps nothing.
 //!
 //! Reading path: [`service`] (the seam) → [`body`] and [`validate`] (what is asked) →
-//! [`reply`] (what is answered) → [`http`] (over which protocol).
+//! [`reply`] (what is answered) → [`http`], [`lean`],
+//! [`grpc`] (over which protocol).
 
 mod body;
+pub(crate) mod grpc;
 pub(crate) mod http;
+pub(crate) mod lean;
 pub(crate) mod meters;
 mod ratelimit;
 mod reply;
@@ -25,6 +28,7 @@ use odometer_schemas::quota::{Answer, QuotaError};
 use self::meters::Meters;
 use self::service::{QuotaRequest, QuotaService};
 use crate::config::Config;
+use crate::node::Node;
 
 /// What every surface holds.
 #[derive(Clone)]
@@ -41,6 +45,11 @@ impl Quota {
         Self { service, meters: Arc::new(Meters::new(&config.meters)), default_plan }
     }
 
+    /// The quota of a node; `None` where it decides none.
+    pub(crate) fn of_node(config: &Config, node: &Node) -> Option<Self> {
+        service_of(node).map(|service| Self::new(config, service))
+    }
+
     /// Decides at once where that is possible.
     pub(crate) async fn decide(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
         match self.service.decide_now(&request) {
@@ -48,4 +57,9 @@ impl Quota {
             None => self.service.decide(request).await,
         }
     }
+}
+
+/// Who decides in a node.
+fn service_of(_: &Node) -> Option<Arc<dyn QuotaService>> {
+    None
 }
