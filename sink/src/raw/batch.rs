@@ -203,11 +203,10 @@ impl RawBatch {
         };
         let mut order: Vec<u128> = self.rows.iter().enumerate().map(key).collect();
         order.sort_unstable();
-        order.into_iter().map(|key| {
-            #[expect(clippy::cast_possible_truncation, reason = "a batch has far fewer than 2^32 rows")]
-            let row = &self.rows[key as u32 as usize];
-            (self.row(row), row.row_hash)
-        })
+        // Fetched before the first is looked at: the processor then waits for many at once.
+        #[expect(clippy::cast_possible_truncation, reason = "a batch has far fewer than 2^32 rows")]
+        let rows: Vec<BatchRow> = order.into_iter().map(|key| self.rows[key as u32 as usize]).collect();
+        rows.into_iter().map(|row| (self.row(&row), row.row_hash))
     }
 
     /// The place of every series among all, by tenant and meter; equal ones share it.
