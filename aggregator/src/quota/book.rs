@@ -142,7 +142,7 @@ impl QuotaBook {
     fn put_plan(&mut self, plan: Plan, origin: PlanOrigin) {
         self.is_layered |= plan.limits.iter().any(|limit| limit.scope != Scope::Tenant);
         self.plans.insert(plan.name.clone(), (plan, origin));
-        self.live.set_plans(self.plans.iter().map(|(name, (plan, _))| (name.clone(), plan.clone())).collect());
+        self.live.set_plans(&self.plans.iter().map(|(name, (plan, _))| (name.clone(), plan.clone())).collect());
     }
 
     pub(crate) fn terms(&mut self, tenant: &str, terms: TenantTerms) {

@@ -95,7 +95,14 @@ impl LiveQuota {
     /// A quota that stands in where nobody knows the counters: a tenth of every limit,
     /// without grace, of plans that are open then, and nothing of the others.
     #[must_use]
-    pub fn stand_in(plans: &[Plan], definitions: &Definitions) -> Self {
+    pub fn stand_in(definitions: &Definitions) -> Self {
+        let stand_in = Self::new(LiveCells::default());
+        stand_in.set_meters(Some(definitions));
+        stand_in
+    }
+
+    /// What a stand-in decides by.
+    pub fn stand_in_for(&self, plans: &[Plan]) {
         let tenth = |limit: &Limit| {
             let open = limit.limit.map(|limit| limit / 10 + i64::from(limit % 10 > 0));
             let limit_now = match limit.when_degraded {
@@ -105,10 +112,10 @@ impl LiveQuota {
             Limit { limit: limit_now, grace_percent: Some(0), ..limit.clone() }
         };
         let capped = |plan: &Plan| Plan { limits: plan.limits.iter().map(tenth).collect(), ..plan.clone() };
-        let stand_in = Self::new(LiveCells::default());
-        stand_in.set_plans(plans.iter().map(|plan| (plan.name.clone(), capped(plan))).collect());
-        stand_in.set_meters(Some(definitions));
-        stand_in
+        let capped: BTreeMap<String, Plan> = plans.iter().map(|plan| (plan.name.clone(), capped(plan))).collect();
+        if self.shared.catalogue.load().plans != capped {
+            self.set_plans(&capped);
+        }
     }
 
     /// All plans in force, by name.
@@ -146,16 +153,17 @@ impl LiveQuota {
         true
     }
 
-    pub(crate) fn set_plans(&self, plans: BTreeMap<String, Plan>) {
-        self.shared.change(|catalogue| catalogue.plans = plans);
+    pub(crate) fn set_plans(&self, plans: &BTreeMap<String, Plan>) {
+        self.shared.change(|catalogue| catalogue.plans.clone_from(plans));
     }
 
     pub(crate) fn set_meters(&self, definitions: Option<&Definitions>) {
         let countable = |aggregation| matches!(aggregation, Aggregation::Sum | Aggregation::Count);
         let meters = definitions.into_iter().flat_map(|definitions| &definitions.meters);
         let meters = meters.filter(|meter| countable(meter.aggregation));
-        let meters = meters.map(|meter| (meter.name.clone(), meter.aggregation)).collect();
-        self.shared.change(|catalogue| catalogue.meters = meters);
+        let meters: BTreeMap<String, Aggregation> =
+            meters.map(|meter| (meter.name.clone(), meter.aggregation)).collect();
+        self.shared.change(|catalogue| catalogue.meters.clone_from(&meters));
     }
 
     pub(crate) fn set_anchors(&self, tenant: &str, anchors: Anchors) {
@@ -168,14 +176,16 @@ impl LiveQuota {
 }
 
 impl Shared {
-    fn change(&self, change: impl FnOnce(&mut Catalogue)) {
-        // One writer: whatever is read here is the newest.
-        let mut next = Catalogue::clone(&self.catalogue.load());
-        change(&mut next);
-        next.version += 1;
-        let version = next.version;
-        self.catalogue.store(Arc::new(next));
-        self.version.store(version, Ordering::Release);
+    fn change(&self, change: impl Fn(&mut Catalogue)) {
+        let mut version = 0;
+        self.catalogue.rcu(|catalogue| {
+            let mut next = Catalogue::clone(catalogue);
+            change(&mut next);
+            next.version += 1;
+            version = next.version;
+            next
+        });
+        self.version.fetch_max(version, Ordering::AcqRel);
     }
 
     /// The account of a tenant that the log speaks of.

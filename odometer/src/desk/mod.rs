@@ -84,7 +84,7 @@ impl Desk {
             progress: Arc::clone(&node.progress),
             scribe: Scribe::start(&log),
             owners: Owners::new(books, node.footing.owner().into())?,
-            stand_in: LiveQuota::stand_in(&plans, definitions),
+            stand_in: LiveQuota::stand_in(definitions),
             plans,
             _expiry: Expiry::start(node.cells.clone(), log.partitions())?,
             log,
@@ -137,6 +137,7 @@ impl Desk {
     fn decide_blind(&self, request: &QuotaRequest, why: &str) -> Result<Answer, QuotaError> {
         let now = now();
         self.stand_in.expire(now, 64);
+        self.stand_in.stand_in_for(&self.known_plans());
         let outcome = match ask(&self.stand_in, request, now) {
             // It was made where the counters are known.
             Err(QuotaError::Unknown { .. }) => return Err(QuotaError::Unavailable { why: why.to_owned() }),

@@ -29,8 +29,8 @@ impl Caller {
         Self { client: client.build().unwrap(), runtime }
     }
 
-    fn put(&self, url: String, body: &Value) {
-        let sent = self.client.put(&url).json(body).send();
+    fn put(&self, url: &str, body: &Value) {
+        let sent = async { self.client.put(url).json(body).send().await };
         let status = self.runtime.block_on(sent).unwrap().status();
         assert!(status.is_success(), "{url}: {status}");
     }
@@ -58,10 +58,27 @@ impl Caller {
         })
     }
 
+    /// Waits until what `node` answers stands on the plan.
+    fn await_limit(&self, node: &Process) {
+        let body = json!({"tenant": "acme", "items": [{"meter": "agents", "amount": 1}]});
+        let limit = || {
+            let asked = async {
+                let asked = self.client.post(format!("{}/v1/quota/check", node.url)).json(&body).send().await;
+                asked.unwrap().json::<Value>().await.unwrap()
+            };
+            self.runtime.block_on(asked)["limits"][0]["limit"].clone()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while limit() != json!(AGENTS.to_string()) {
+            assert!(Instant::now() < deadline, "the plan is not in force");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The node that shows the tenant's counters itself.
     fn owner(&self, nodes: &[Process]) -> Option<usize> {
         let shows = |node: &Process| {
-            let asked = self.client.get(format!("{}/v1/tenants/acme/usage", node.url)).send();
+            let asked = async { self.client.get(format!("{}/v1/tenants/acme/usage", node.url)).send().await };
             self.runtime.block_on(asked).is_ok_and(|answer| answer.status() == StatusCode::OK)
         };
         nodes.iter().position(shows)
@@ -86,7 +103,8 @@ fn a_killed_owner_s_reservations_are_held_by_its_successor() {
     nodes.iter().for_each(await_ready);
     let caller = Caller::new();
     let limit = json!({"meter": "agents", "kind": "concurrency", "limit": AGENTS, "when_degraded": "closed"});
-    caller.put(format!("{}/v1/plans/free", nodes[0].url), &json!({"limits": [limit]}));
+    caller.put(&format!("{}/v1/plans/free", nodes[0].url), &json!({"limits": [limit]}));
+    nodes.iter().for_each(|node| caller.await_limit(node));
     let filled = Instant::now();
     assert_eq!(caller.reserve_all(&nodes, AGENTS + 50), AGENTS, "exactly the limit, whichever node is asked");
     let (status, answer) = caller.reserve(&nodes[1], "one-more");
