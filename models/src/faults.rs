@@ -1,0 +1,185 @@
+//! The planted faults: what each copy of the sources has instead of the sound text, and
+//! which checker must find it. The build script and the tests read the same table.
+
+/// Which sources are copied, and on whose primitives they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// The word and decisions over several, under loom.
+    Words,
+    /// The same on real threads and atomics, whose histories are recorded.
+    Noisy,
+    /// All of quota, under shuttle.
+    Life,
+}
+
+impl Tree {
+    /// Every tree has a sound copy of its name.
+    pub const ALL: [Self; 2] = [Self::Words, Self::Noisy];
+
+    /// Of its sound copy.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Words => "words",
+            Self::Noisy => "noisy",
+            Self::Life => "life",
+        }
+    }
+
+    /// The file of the models that run on it.
+    #[must_use]
+    pub const fn models(self) -> &'static str {
+        match self {
+            Self::Words => "words",
+            Self::Noisy => "histories",
+            Self::Life => "life",
+        }
+    }
+
+    /// Its primitives.
+    #[must_use]
+    pub const fn sync(self) -> &'static str {
+        match self {
+            Self::Words => "pub(crate) use crate::sync::loom::*;",
+            Self::Noisy => "pub(crate) use crate::sync::noisy::*;",
+            Self::Life => "pub(crate) use crate::sync::shuttle::*;",
+        }
+    }
+}
+
+/// One fault, and where it is planted.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Of the module with the faulty copy.
+    pub name: &'static str,
+    /// What is copied besides.
+    pub tree: Tree,
+    /// Below `aggregator/src`.
+    pub file: &'static str,
+    /// The sound text, found exactly once, and what stands there instead.
+    pub changes: &'static [[&'static str; 2]],
+    /// The model that must fail on it.
+    pub found_by: &'static str,
+}
+
+const WORD: &str = "quota/word.rs";
+const SEVERAL: &str = "quota/several.rs";
+const HOLD: &str = "quota/hold.rs";
+const BOOK: &str = "quota/book.rs";
+const DECIDE: &str = "quota/decide.rs";
+
+const EXCHANGE: [&str; 2] = [
+    "match self.raw.compare_exchange_weak(raw, raw_of(whole), Ordering::AcqRel, Ordering::Acquire) {",
+    "self.raw.store(raw_of(whole), Ordering::Release);\n            match Ok::<u64, u64>(raw) {",
+];
+const ADMIT_WAITS: [&str; 2] = ["if raw & STILL != 0 {", "if false {"];
+const CHECK_WAITS: [&str; 2] = ["if raw & STILL == 0 {", "if true {"];
+const MOVE: [&str; 2] = [
+    "self.raw.fetch_add(raw_of(amount), Ordering::AcqRel);",
+    "let raw = self.raw.load(Ordering::Acquire);\n        \
+     self.raw.store(raw.wrapping_add(raw_of(amount)), Ordering::Release);",
+];
+const LET_GO: &str = "self.raw.fetch_add(raw_of(amount).wrapping_sub(STILL), Ordering::AcqRel);";
+const LET_GO_RELAXED: [&str; 2] =
+    [LET_GO, "self.raw.fetch_add(raw_of(amount).wrapping_sub(STILL), Ordering::Relaxed);"];
+const HOLD_STILL: [&str; 2] =
+    ["held_of(self.raw.fetch_or(STILL, Ordering::AcqRel))", "held_of(self.raw.load(Ordering::Acquire))"];
+const LET_GO_OF_NOTHING: [&str; 2] = [LET_GO, "self.raw.fetch_add(raw_of(amount), Ordering::AcqRel);"];
+const LOCK: [&str; 2] = [
+    "let _alone = several.lock().unwrap_or_else(PoisonError::into_inner);",
+    "drop(several.lock().unwrap_or_else(PoisonError::into_inner));",
+];
+const LOOK: [&str; 2] = [
+    ".map(|ask| ask.word.hold_still()).collect();",
+    ".map(|ask| (ask.word.hold_still(), ask.word.let_go(0)).0).collect();",
+];
+const TAKE: [&str; 2] =
+    ["ask.word.let_go(if fits && take { ask.amount } else { 0 });", "ask.word.move_by(if fits && take { ask.amount } else { 0 });"];
+
+/// All of them.
+pub const FAULTS: &[Fault] = &[
+    Fault {
+        name: "admit_stores_what_it_read",
+        tree: Tree::Words,
+        file: WORD,
+        changes: &[EXCHANGE],
+        found_by: "three_at_a_limit",
+    },
+    Fault {
+        name: "admit_ignores_still",
+        tree: Tree::Words,
+        file: WORD,
+        changes: &[ADMIT_WAITS],
+        found_by: "both_and_each_alone",
+    },
+    Fault {
+        name: "check_ignores_still",
+        tree: Tree::Words,
+        file: WORD,
+        changes: &[CHECK_WAITS],
+        found_by: "nobody_sees_half",
+    },
+    Fault {
+        name: "move_stores_what_it_read",
+        tree: Tree::Words,
+        file: WORD,
+        changes: &[MOVE],
+        found_by: "moved_while_two_ask",
+    },
+    Fault {
+        name: "hold_still_sets_nothing",
+        tree: Tree::Words,
+        file: WORD,
+        changes: &[HOLD_STILL, LET_GO_OF_NOTHING],
+        found_by: "both_and_each_alone",
+    },
+    Fault {
+        name: "let_go_publishes_nothing",
+        tree: Tree::Words,
+        file: WORD,
+        changes: &[LET_GO_RELAXED],
+        found_by: "nobody_sees_half",
+    },
+    Fault {
+        name: "let_go_before_the_check",
+        tree: Tree::Words,
+        file: SEVERAL,
+        changes: &[LOOK, TAKE],
+        found_by: "both_and_each_alone",
+    },
+    Fault {
+        name: "several_without_the_lock",
+        tree: Tree::Words,
+        file: SEVERAL,
+        changes: &[LOCK],
+        found_by: "two_over_both",
+    },
+    Fault {
+        name: "recorded_admit_stores",
+        tree: Tree::Noisy,
+        file: WORD,
+        changes: &[EXCHANGE],
+        found_by: "decisions",
+    },
+    Fault {
+        name: "recorded_move_stores",
+        tree: Tree::Noisy,
+        file: WORD,
+        changes: &[MOVE],
+        found_by: "decisions_and_moves",
+    },
+    Fault {
+        name: "recorded_check_ignores_still",
+        tree: Tree::Noisy,
+        file: WORD,
+        changes: &[CHECK_WAITS],
+        found_by: "decisions",
+    },
+    Fault {
+        name: "recorded_without_the_lock",
+        tree: Tree::Noisy,
+        file: SEVERAL,
+        changes: &[LOCK],
+        found_by: "decisions",
+    },
+];
