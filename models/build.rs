@@ -36,13 +36,13 @@ fn main() {
     let mut variants = String::new();
     for tree in Tree::ALL {
         write_tree(&here, &out, tree, None);
-        declare(&mut variants, &here, &out, tree, tree.name());
+        declare(&mut variants, &out, tree, tree.name());
     }
     for fault in FAULTS {
         write_tree(&here, &out, fault.tree, Some(fault));
-        declare(&mut variants, &here, &out, fault.tree, fault.name);
+        declare(&mut variants, &out, fault.tree, fault.name);
     }
-    let copies: Vec<String> = FAULTS.iter().map(|fault| format!("(\"{0}\", {0}::models::ALL)", fault.name)).collect();
+    let copies: Vec<String> = FAULTS.iter().map(|fault| format!("(\"{0}\", {0}::quota::models::ALL)", fault.name)).collect();
     writeln!(
         variants,
         "/// The models on every faulty copy, by the fault's name.\n\
@@ -53,20 +53,18 @@ fn main() {
     write(&out.join("variants.rs"), &variants);
 }
 
-/// Declares a variant with the models that run on it.
-fn declare(variants: &mut String, here: &Path, out: &Path, tree: Tree, name: &str) {
-    let file = |path: PathBuf| format!("#[path = {:?}]", path.display().to_string());
+/// Declares a variant.
+fn declare(variants: &mut String, out: &Path, tree: Tree, name: &str) {
     let at = out.join(name);
-    let mut module = |path: PathBuf, line: &str| writeln!(variants, "{}\n{line}", file(path)).expect("memory");
-    module(at.join("root.rs"), &format!("pub mod {name};"));
-    let models = file(here.join("src/models").join(format!("{}.rs", tree.models())));
-    let modules: &[&str] = if tree == Tree::Life { &["cells", "prefetch", "quota", "rules"] } else { &["quota"] };
-    let mut root = format!("//! A copy.\n{models}\npub mod models;\n");
-    for module in modules {
-        let path = if *module == "quota" { at.join("quota/mod.rs") } else { at.join(format!("{module}.rs")) };
-        writeln!(root, "{}\npub(crate) mod {module};", file(path)).expect("memory");
-    }
+    let besides: &[&str] = if tree == Tree::Life { &["cells", "prefetch", "rules"] } else { &[] };
+    let besides: String = besides.iter().map(|module| placed(&at.join(format!("{module}.rs")), module)).collect();
+    let root = format!("//! A copy.\n{besides}{}", placed(&at.join("quota/mod.rs"), "quota"));
     write(&at.join("root.rs"), &root);
+    variants.push_str(&placed(&at.join("root.rs"), name));
+}
+
+fn placed(path: &Path, module: &str) -> String {
+    format!("#[path = {:?}]\npub mod {module};\n", path.display().to_string())
 }
 
 fn write_tree(here: &Path, out: &Path, tree: Tree, fault: Option<&Fault>) {
@@ -87,10 +85,14 @@ fn write_tree(here: &Path, out: &Path, tree: Tree, fault: Option<&Fault>) {
     }
     assert!(is_planted, "{name}: {:?} is not among the copied files", fault.map(|fault| fault.file));
     write(&out.join(name).join("quota/sync.rs"), &format!("//! A checker's.\n{}\n", tree.sync()));
-    if tree != Tree::Life {
-        let modules = "//! A copy.\npub(crate) mod several;\npub(crate) mod sync;\npub(crate) mod word;\n";
-        write(&out.join(name).join("quota/mod.rs"), modules);
-    }
+    // The models see what the module keeps to itself.
+    let models = placed(&here.join("src/models").join(format!("{}.rs", tree.models())), "models");
+    let modules = out.join(name).join("quota/mod.rs");
+    let own = match tree {
+        Tree::Life => fs::read_to_string(&modules).unwrap_or_else(|error| panic!("{name}: {error}")),
+        _ => "//! A copy.\nmod several;\nmod sync;\nmod word;\n".to_owned(),
+    };
+    write(&modules, &format!("{own}\n{models}"));
 }
 
 /// The same code one module deeper, without its tests, its map one that a checker can
@@ -99,7 +101,6 @@ fn adapted(text: &str, name: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     code.replace("crate::", &format!("crate::{name}::"))
         .replace("use dashmap::", "use crate::map::")
-        .replace("\nmod ", "\npub(crate) mod ")
 }
 
 fn write(path: &Path, text: &str) {

@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 mod core;
 mod e2e;
 mod keep;
+mod quota;
 mod report;
 
 #[global_allocator]
@@ -23,6 +24,8 @@ enum Command {
     Core(core::Args),
     /// The whole pipeline: records sent, acknowledged, in the totals, in the raw book.
     E2e(e2e::Args),
+    /// Quota in this process, beside other libraries.
+    Quota(quota::Args),
     /// Keeps the medians of several runs as a dated result; see bench/run.
     Keep(keep::Args),
 }
@@ -31,6 +34,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Core(args) => core::run(&args),
         Command::E2e(args) => e2e::run(&args),
+        Command::Quota(args) => quota::run(&args),
         Command::Keep(args) => keep::run(&args),
     }
 }

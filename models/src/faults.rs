@@ -14,7 +14,7 @@ pub enum Tree {
 
 impl Tree {
     /// Every tree has a sound copy of its name.
-    pub const ALL: [Self; 2] = [Self::Words, Self::Noisy];
+    pub const ALL: [Self; 3] = [Self::Words, Self::Noisy, Self::Life];
 
     /// Of its sound copy.
     #[must_use]
@@ -95,6 +95,27 @@ const LOOK: [&str; 2] = [
 ];
 const TAKE: [&str; 2] =
     ["ask.word.let_go(if fits && take { ask.amount } else { 0 });", "ask.word.move_by(if fits && take { ask.amount } else { 0 });"];
+
+const FLAG: [&str; 2] = ["std::mem::replace(&mut state.is_over, true)", "state.is_over"];
+const DRAW_IN_ONE: [&str; 2] =
+    ["self.settle_around(&mut state, Some(cell))", "self.settle_around(&mut state, None)"];
+const DRAW_UNDER_LOCK: [&str; 2] = [
+    "self.settle_around(&mut state, Some(cell))",
+    "drop(state);\n        self.settle_around(&mut self.lock(), Some(cell))",
+];
+const EXPIRE_UNDER_LOCK: [&str; 2] = [
+    "let was_over = ",
+    "drop(state);\n        let mut state = self.lock();\n        let was_over = ",
+];
+const EXTEND_UNDER_LOCK: [&str; 2] = [
+    "hold.take(&mut state, &action, &admitted);",
+    "drop(state);\n        let mut state = hold.lock();\n        hold.take(&mut state, &action, &admitted);",
+];
+const COMMIT_UNDER_LOCK: [&str; 2] = [
+    "let late = state.is_over;",
+    "let late = state.is_over;\n        drop(state);\n        let mut state = hold.lock();",
+];
+const ADMITTED_ALREADY: [&str; 2] = ["state.held[*line] += amount;", "let _ = (line, amount);"];
 
 /// All of them.
 pub const FAULTS: &[Fault] = &[
@@ -181,5 +202,54 @@ pub const FAULTS: &[Fault] = &[
         file: SEVERAL,
         changes: &[LOCK],
         found_by: "decisions",
+    },
+    Fault {
+        name: "expire_without_the_flag",
+        tree: Tree::Life,
+        file: HOLD,
+        changes: &[FLAG],
+        found_by: "extended_when_it_ends",
+    },
+    Fault {
+        name: "draw_in_two_steps",
+        tree: Tree::Life,
+        file: HOLD,
+        changes: &[DRAW_IN_ONE],
+        found_by: "drawing_opens_no_room",
+    },
+    Fault {
+        name: "draw_settles_later",
+        tree: Tree::Life,
+        file: HOLD,
+        changes: &[DRAW_UNDER_LOCK],
+        found_by: "drawing_opens_no_room",
+    },
+    Fault {
+        name: "expire_looks_before_it_locks",
+        tree: Tree::Life,
+        file: HOLD,
+        changes: &[EXPIRE_UNDER_LOCK],
+        found_by: "extended_when_it_ends",
+    },
+    Fault {
+        name: "extend_decides_before_it_locks",
+        tree: Tree::Life,
+        file: DECIDE,
+        changes: &[EXTEND_UNDER_LOCK],
+        found_by: "extended_when_it_ends",
+    },
+    Fault {
+        name: "commit_decides_before_it_locks",
+        tree: Tree::Life,
+        file: DECIDE,
+        changes: &[COMMIT_UNDER_LOCK],
+        found_by: "committed_and_released",
+    },
+    Fault {
+        name: "extension_held_twice",
+        tree: Tree::Life,
+        file: HOLD,
+        changes: &[ADMITTED_ALREADY],
+        found_by: "extended_when_it_ends",
     },
 ];

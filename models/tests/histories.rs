@@ -14,7 +14,7 @@ fn check(model: fn()) {
 
 #[test]
 fn every_history_can_be_explained() {
-    for (name, model) in noisy::models::ALL {
+    for (name, model) in noisy::quota::models::ALL {
         println!("{name}");
         check(*model);
     }

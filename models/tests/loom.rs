@@ -14,7 +14,7 @@ fn check(model: fn()) {
 
 #[test]
 fn the_word_keeps_its_promises() {
-    for (name, model) in words::models::ALL {
+    for (name, model) in words::quota::models::ALL {
         println!("{name}");
         check(*model);
     }

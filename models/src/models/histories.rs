@@ -6,9 +6,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use super::quota::several::{Ask, Seen, ask_all};
-use super::quota::sync::{Mutex, seed};
-use super::quota::word::{Full, Word, within};
+use super::several::{Ask, Seen, ask_all};
+use super::sync::{Mutex, seed};
+use super::word::{Full, Word, within};
 use crate::search::{Event, is_linearizable};
 
 const THREADS: u64 = 3;

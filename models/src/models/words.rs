@@ -1,8 +1,8 @@
 //! Two or three threads at one or two words, every interleaving of them.
 
-use super::quota::several::{Ask, Seen, ask_all};
-use super::quota::sync::{Arc, Mutex, thread};
-use super::quota::word::{Full, Word};
+use super::several::{Ask, Seen, ask_all};
+use super::sync::{Arc, Mutex, thread};
+use super::word::{Full, Word};
 
 /// Two words that decisions ask together.
 struct Pair {
