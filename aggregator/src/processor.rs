@@ -367,6 +367,12 @@ impl Processor {
         self.totals.dirty() + self.exceptions.len() + self.quota.pending()
     }
 
+    /// Those of them that need memory of their own until they are handed over.
+    #[must_use]
+    pub fn pending_exceptions(&self) -> usize {
+        self.exceptions.len()
+    }
+
     /// Writes down the ids as of [`next_offset`](Self::next_offset).
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {

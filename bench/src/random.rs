@@ -30,6 +30,12 @@ impl Random {
         self.number() % limit
     }
 
+    /// The next fraction: 0 or more, below 1.
+    pub fn fraction(&mut self) -> f64 {
+        // As many bits as a double has.
+        (self.number() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// The next UUID.
     pub fn uuid(&mut self) -> String {
         let id = (u128::from(self.number()) << 64) | u128::from(self.number());

@@ -72,6 +72,11 @@ impl CpuTimes {
         self
     }
 
+    /// Of the node's threads together: what the load costs is another matter.
+    pub(crate) fn server_s(&self) -> f64 {
+        self.threads.iter().filter(|(name, _)| name.starts_with("server/")).map(|(_, used_s)| used_s).sum()
+    }
+
     /// Of all threads together.
     pub(crate) fn total_s(&self) -> f64 {
         self.total_s
@@ -82,6 +87,12 @@ impl CpuTimes {
         let busy = self.threads.iter().filter(|(_, used_s)| **used_s >= 0.01);
         busy.map(|(name, used_s)| (name.as_str(), round(*used_s, 2))).collect()
     }
+}
+
+/// CPU seconds that the processes have used so far, threads that have ended included.
+pub(crate) fn processes_cpu_s(pids: &[u32]) -> f64 {
+    let of = |pid: &u32| stat_s(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default());
+    pids.iter().map(of).sum()
 }
 
 /// The CPU seconds in a `schedstat` file, whose first field is in nanoseconds.

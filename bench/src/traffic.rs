@@ -36,12 +36,25 @@ pub enum Ids {
     Emitted,
 }
 
+/// Which tenants events are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Spread {
+    /// All equally often: for caches and books the hardest.
+    #[default]
+    Uniform,
+    /// As popularity falls in practice: the tenant of rank r is as frequent as 1/r.
+    Zipf,
+    /// Each in turn, so that as many events as tenants touch every one.
+    InTurn,
+}
+
 /// A stream of records.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     random: Random,
     tenants: Arc<[String]>,
     ids: Ids,
+    spread: Spread,
     event: Event,
     /// The meter of the next record.
     step: usize,
@@ -94,9 +107,16 @@ impl Traffic {
             tally: vec![Default::default(); tenants.len()],
             tenants: tenants.into(),
             ids,
+            spread: Spread::Uniform,
             event: Event::default(),
             step: 0,
         }
+    }
+
+    /// The same stream over tenants that are chosen otherwise.
+    #[must_use]
+    pub fn spread(self, spread: Spread) -> Self {
+        Self { spread, ..self }
     }
 
     /// The next record, which happened shortly before `now`.
@@ -126,15 +146,31 @@ impl Traffic {
     }
 
     fn next_event(&mut self) {
+        let tenant = self.next_tenant();
         let random = &mut self.random;
-        let tenant = random.below(self.tenants.len() as u64);
         self.event = Event {
             id: (self.ids == Ids::Uuid).then(|| random.uuid()),
-            tenant: usize::try_from(tenant).unwrap_or_default(),
+            tenant,
             subject: (random.below(2) == 0).then(|| format!("user-{}", random.below(50))),
             model: MODELS[usize::try_from(random.below(4)).unwrap_or_default()],
             age_ms: random.below(AGE_MS_MAX).cast_signed(),
         };
+    }
+
+    fn next_tenant(&mut self) -> usize {
+        let tenants = self.tenants.len();
+        match self.spread {
+            Spread::Uniform => usize::try_from(self.random.below(tenants as u64)).unwrap_or_default(),
+            Spread::Zipf => {
+                // The inverse of the continuous distribution, whose density is 1/r: no
+                // table, and for many tenants hardly different.
+                let rank = (tenants as f64 + 1.0).powf(self.random.fraction());
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1.0 to tenants + 1")]
+                let rank = rank as usize;
+                rank.clamp(1, tenants) - 1
+            }
+            Spread::InTurn => (self.event.tenant + 1) % tenants,
+        }
     }
 
     /// A log entry of `records` records at `offset` of `partition`. With traffic of
@@ -219,6 +255,25 @@ mod tests {
         }
         assert_eq!(traffic.tally(), expected);
         assert!(expected.keys().all(|(tenant, _)| partition_of(tenant, 4) == 1));
+    }
+
+    #[test]
+    fn tenants_come_as_they_are_spread() {
+        let count = |spread| {
+            let mut traffic = Traffic::new(3, 1000, Ids::Emitted).spread(spread);
+            (0..3000 * METERS.len()).for_each(|_| drop(traffic.record(NOW)));
+            let tally = traffic.tally();
+            let of = |tenant: usize| {
+                tally.get(&(format!("tenant-{tenant}"), "api_call".to_owned())).map_or(0, |sum| sum.records)
+            };
+            (0..1000).map(of).collect::<Vec<u64>>()
+        };
+        assert_eq!(count(Spread::InTurn), vec![3; 1000]);
+        let zipf = count(Spread::Zipf);
+        // ln 2 / ln 1001 of all are the first's.
+        assert!((250..350).contains(&zipf[0]), "{}", zipf[0]);
+        assert!(zipf[0] > 5 * zipf[10] && zipf[500..].iter().sum::<u64>() > 100);
+        assert!(count(Spread::Uniform)[0] < 20);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
-use odometer_schemas::quota::{Decision, Limit, PlanOrigin, Plan, TenantTerms};
+use odometer_schemas::quota::{Decision, Limit, Plan, PlanOrigin, TenantTerms};
 
 use crate::support::{MINUTE_MS, NOW, Site, decision, final_commit, item, reserve};
 

@@ -64,6 +64,16 @@ impl Cluster {
         Ok(KafkaLog::open(&self.kafka)?)
     }
 
+    /// The processes that PostgreSQL runs for whoever is connected. Those that work for
+    /// all databases, such as the one that writes the log ahead, are not among them.
+    pub(crate) fn postgres_pids(&self) -> anyhow::Result<Vec<u32>> {
+        let pids = self.postgres.text(
+            "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        pids.split_whitespace().map(|pid| pid.parse().context("PostgreSQL names a process by a number")).collect()
+    }
+
     pub(crate) fn postgres_url(&self) -> &str {
         self.postgres.url()
     }

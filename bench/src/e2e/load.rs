@@ -2,7 +2,7 @@
 //! of them is acknowledged.
 
 use anyhow::Context;
-use odometer_bench::traffic::{Ids, Tally, Traffic};
+use odometer_bench::traffic::{Ids, Spread, Tally, Traffic};
 use odometer_ingest::emitter::{Emitter, EmitterOptions};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ pub(crate) struct Load {
     pub(crate) records: u64,
     pub(crate) tenants: u64,
     pub(crate) ids: Ids,
+    pub(crate) spread: Spread,
     /// Tasks or connections that share it.
     pub(crate) senders: u64,
 }
@@ -26,7 +27,7 @@ impl Load {
     /// The traffic of one sender and how many records of it.
     pub(crate) fn share(&self, sender: u64) -> (Traffic, u64) {
         let records = self.records / self.senders + u64::from(sender < self.records % self.senders);
-        (Traffic::new(sender, self.tenants, self.ids), records)
+        (Traffic::new(sender, self.tenants, self.ids).spread(self.spread), records)
     }
 
     /// Emits everything and waits for all acknowledgements.

@@ -11,19 +11,21 @@ mod http;
 mod load;
 mod pace;
 mod probe;
+pub(crate) mod recovery;
+pub(crate) mod scale;
 mod site;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use odometer_bench::traffic::{Ids, TENANTS_DEFAULT, Tally};
+use odometer_bench::traffic::{Ids, Spread, TENANTS_DEFAULT, Tally};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use self::pace::Pace;
 use self::probe::Probe;
-use self::site::Site;
+use self::site::{Plan, Site};
 use crate::report::{self, CpuTimes, round};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
@@ -52,6 +54,24 @@ enum IdsArg {
     Emitted,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+enum SpreadArg {
+    /// All equally often.
+    #[default]
+    Uniform,
+    /// The tenant of rank r as frequently as 1/r.
+    Zipf,
+}
+
+impl From<SpreadArg> for Spread {
+    fn from(arg: SpreadArg) -> Self {
+        match arg {
+            SpreadArg::Uniform => Self::Uniform,
+            SpreadArg::Zipf => Self::Zipf,
+        }
+    }
+}
+
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
     /// What the log and the books are.
@@ -66,6 +86,9 @@ pub(crate) struct Args {
     /// Tenants that the records are spread over.
     #[arg(long, default_value_t = TENANTS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..))]
     tenants: u64,
+    /// Which tenants the records are of.
+    #[arg(long, value_enum, default_value_t)]
+    spread: SpreadArg,
     /// Who makes the ids [default: the emitter, where there is one]
     #[arg(long, value_enum)]
     ids: Option<IdsArg>,
@@ -95,6 +118,18 @@ pub(crate) struct Args {
     json: bool,
 }
 
+impl Args {
+    fn plan(&self) -> Plan {
+        Plan {
+            footing: self.footing,
+            via: self.via,
+            with_raw: !self.without_raw,
+            starts_later: self.prefill,
+            odometer: self.odometer.clone(),
+        }
+    }
+}
+
 /// What was sent, and what it adds up to.
 struct Sent {
     tally: Tally,
@@ -108,9 +143,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(parent) => tempfile::tempdir_in(parent)?,
         None => tempfile::tempdir()?,
     };
-    let mut site = Site::start(args, directory.path())?;
+    let mut site = Site::start(&args.plan(), directory.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("sender").enable_all().build()?;
-    let load = load::Load { records: args.records, tenants: args.tenants, ids, senders: senders(args) };
+    let load = load::Load {
+        records: args.records,
+        tenants: args.tenants,
+        ids,
+        spread: args.spread.into(),
+        senders: senders(args),
+    };
     let bodies = (args.via == Via::Http).then(|| http::Bodies::make(&load, args.batch));
     let books = site.books(directory.path());
     let probe = if args.prefill { None } else { Some(Probe::start(site.access())?) };

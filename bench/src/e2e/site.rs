@@ -18,13 +18,25 @@ use serde::Deserialize;
 
 use super::books::Books;
 use super::cluster::Cluster;
-use super::{Args, Footing, Via};
+use super::{Footing, Via};
 
 /// Takes what the process says beside its output; goes with the data directory.
 const STDERR: &str = "stderr.log";
 /// A consumer group gives out its partitions within seconds.
 const READY_WAIT: Duration = Duration::from_secs(60);
 const READY_POLL: Duration = Duration::from_millis(100);
+
+/// What is to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) footing: Footing,
+    pub(crate) via: Via,
+    pub(crate) with_raw: bool,
+    /// Not before [`Site::serve`]; cluster only.
+    pub(crate) starts_later: bool,
+    /// The binary, unless it is beside this one.
+    pub(crate) odometer: Option<PathBuf>,
+}
 
 /// A running pipeline.
 pub(crate) enum Site {
@@ -77,17 +89,26 @@ struct LiveMeter {
     records: u64,
 }
 
-impl Site {
-    pub(crate) fn start(args: &Args, data_dir: &Path) -> anyhow::Result<Self> {
-        if args.footing == Footing::Cluster {
-            return OnCluster::start(args, data_dir).map(|site| Self::Cluster(Box::new(site)));
+impl Plan {
+    fn binary(&self) -> anyhow::Result<PathBuf> {
+        match &self.odometer {
+            Some(path) => Ok(path.clone()),
+            None => Ok(std::env::current_exe()?.with_file_name("odometer")),
         }
-        if args.via == Via::Emitter {
+    }
+}
+
+impl Site {
+    pub(crate) fn start(plan: &Plan, data_dir: &Path) -> anyhow::Result<Self> {
+        if plan.footing == Footing::Cluster {
+            return OnCluster::start(plan, data_dir).map(|site| Self::Cluster(Box::new(site)));
+        }
+        if plan.via == Via::Emitter {
             let config = Config::in_directory(data_dir.to_owned());
-            let node = if args.without_raw { Node::start_without_raw_book(&config) } else { Node::start(&config) };
+            let node = if plan.with_raw { Node::start(&config) } else { Node::start_without_raw_book(&config) };
             return Ok(Self::InProcess(Box::new(node?)));
         }
-        let mut command = Command::new(binary(args)?);
+        let mut command = Command::new(plan.binary()?);
         command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         Beside::start(command, data_dir).map(Self::Beside)
     }
@@ -104,10 +125,7 @@ impl Site {
     pub(crate) fn books(&self, data_dir: &Path) -> Books {
         match self {
             Self::InProcess(_) | Self::Beside(_) => Books::in_directory(data_dir),
-            Self::Cluster(site) => Books::Cluster {
-                postgres: site.cluster.postgres_url().to_owned(),
-                clickhouse: site.cluster.clickhouse.clone(),
-            },
+            Self::Cluster(site) => site.books(),
         }
     }
 
@@ -115,11 +133,7 @@ impl Site {
         match self {
             Self::InProcess(node) => Access::InProcess { appender: node.appender(), cells: node.cells().clone() },
             Self::Beside(beside) => Access::Http { url: beside.url.clone(), client: Client::new(), appender: None },
-            Self::Cluster(site) => Access::Http {
-                url: site.node.as_ref().map_or_else(String::new, |node| node.url.clone()),
-                client: Client::new(),
-                appender: site.log.as_ref().map(KafkaLog::appender),
-            },
+            Self::Cluster(site) => site.access(),
         }
     }
 
@@ -128,7 +142,7 @@ impl Site {
         match self {
             Self::InProcess(_) => None,
             Self::Beside(beside) => Some(beside.process.id()),
-            Self::Cluster(site) => site.node.as_ref().map(|node| node.process.id()),
+            Self::Cluster(site) => site.pid(),
         }
     }
 
@@ -140,33 +154,69 @@ impl Site {
                 None => Ok(()),
             },
             Self::Beside(beside) => beside.stop(),
-            Self::Cluster(site) => {
-                site.log.map_or(Ok(()), KafkaLog::close)?;
-                site.node.map_or(Ok(()), Beside::stop)
-            }
+            Self::Cluster(site) => site.stop(),
         }
     }
 }
 
 impl OnCluster {
-    fn start(args: &Args, data_dir: &Path) -> anyhow::Result<Self> {
-        let binary = binary(args)?;
-        let cluster = Cluster::prepare(&binary, data_dir, !args.without_raw)?;
-        let log = (args.via == Via::Emitter).then(|| cluster.log()).transpose()?;
+    pub(crate) fn start(plan: &Plan, data_dir: &Path) -> anyhow::Result<Self> {
+        let binary = plan.binary()?;
+        let cluster = Cluster::prepare(&binary, data_dir, plan.with_raw)?;
+        let log = (plan.via == Via::Emitter).then(|| cluster.log()).transpose()?;
         let mut site = Self { cluster, binary, directory: data_dir.to_owned(), log, node: None };
-        if !args.prefill {
+        if !plan.starts_later {
             site.serve()?;
-            site.node.as_ref().map_or(Ok(()), Beside::await_ready)?;
+            site.await_ready()?;
         }
         Ok(site)
     }
 
-    fn serve(&mut self) -> anyhow::Result<()> {
+    /// Starts the node.
+    pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--roles", self.cluster.roles, "--config"]);
         command.arg(&self.cluster.config);
         self.node = Some(Beside::start(command, &self.directory)?);
         Ok(())
+    }
+
+    /// Waits until the node counts every partition.
+    pub(crate) fn await_ready(&self) -> anyhow::Result<()> {
+        self.node.as_ref().map_or(Ok(()), Beside::await_ready)
+    }
+
+    /// Lets the node finish what it has, and stops it; it can be started again.
+    pub(crate) fn stop_node(&mut self) -> anyhow::Result<()> {
+        self.node.take().map_or(Ok(()), Beside::stop)
+    }
+
+    /// Lets the node finish what it has, and stops everything.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        self.log.take().map_or(Ok(()), KafkaLog::close)?;
+        self.stop_node()
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        Access::Http {
+            url: self.node.as_ref().map_or_else(String::new, |node| node.url.clone()),
+            client: Client::new(),
+            appender: self.log.as_ref().map(KafkaLog::appender),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.node.as_ref().map(|node| node.process.id())
+    }
+
+    /// The books that it writes.
+    pub(crate) fn books(&self) -> Books {
+        Books::Cluster { postgres: self.cluster.postgres_url().to_owned(), clickhouse: self.cluster.clickhouse.clone() }
+    }
+
+    /// The processes that work for it in PostgreSQL.
+    pub(crate) fn postgres_pids(&self) -> anyhow::Result<Vec<u32>> {
+        self.cluster.postgres_pids()
     }
 }
 
@@ -254,12 +304,5 @@ impl Access {
                 Ok(answer.usage.iter().map(|meter| meter.records).sum())
             }
         }
-    }
-}
-
-fn binary(args: &Args) -> anyhow::Result<PathBuf> {
-    match &args.odometer {
-        Some(path) => Ok(path.clone()),
-        None => Ok(std::env::current_exe()?.with_file_name("odometer")),
     }
 }

@@ -174,7 +174,7 @@ impl Writer {
     }
 }
 
-fn spawn<T: 'static>(site: &Arc<Site>, run: impl FnOnce(&Site) -> T + 'static) -> thread::JoinHandle<T> {
+fn spawn<T: Send + 'static>(site: &Arc<Site>, run: impl FnOnce(&Site) -> T + Send + 'static) -> thread::JoinHandle<T> {
     let site = Arc::clone(site);
     thread::spawn(move || run(&site))
 }

@@ -17,7 +17,7 @@ use super::problem::{Problem, ProblemKind};
 pub(super) const QUERY_BYTES_MAX: usize = 4096;
 
 /// Wraps every route.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
+pub(crate) async fn guard(request: Request, next: Next) -> Response {
     let started = Instant::now();
     // The route, not the path, so that there are few.
     let route = request.extensions().get::<MatchedPath>().map_or("none".into(), |path| path.as_str().to_owned());

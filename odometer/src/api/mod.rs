@@ -7,7 +7,7 @@
 //! fresh every answer is.
 
 pub(crate) mod books;
-mod guard;
+pub(crate) mod guard;
 mod health;
 mod index;
 mod live;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::{Either, ready};
 use metrics_exporter_prometheus::PrometheusHandle;
 use odometer_ingest::gateway::{Gateway, GatewayOptions, SharedDefinitions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::api::{self, Api};
 use crate::config::Config;
@@ -20,6 +22,8 @@ use crate::node::bridging::Bridging;
 use crate::node::cells::Cells;
 use crate::node::progress::Progress;
 use crate::quota::Quota;
+use crate::quota::grpc::Grpc;
+use crate::quota::lean;
 use crate::quota::service::QuotaService;
 
 /// How long open requests may take to finish once the process was told to stop.
@@ -85,11 +89,13 @@ impl Server {
             let _within = runtime.enter();
             Arc::new(Desk::open(node, api.books(), (&config.definitions(), config.plans.clone()))?)
         };
-        let api = api.with_quota(Some(Quota::new(config, Arc::clone(&desk) as Arc<dyn QuotaService>)));
+        let quota = Quota::new(config, Arc::clone(&desk) as Arc<dyn QuotaService>);
+        let grpc = Grpc::bind(config, &quota)?;
+        let api = api.with_quota(Some(quota.clone()));
         let router = api::router(api, surfaces.gateway).merge(desk::router(Arc::clone(&desk)));
         let demo = surfaces.demo.then(|| node.cells.clone());
         let watched = Watched { progress: Arc::clone(&node.progress), bridge: bridge.clone() };
-        let served = runtime.block_on(serve((self.listener, self.url), router, demo, watched));
+        let served = runtime.block_on(serve((self.listener, self.url), router, (quota, grpc), demo, watched));
         match Arc::into_inner(desk) {
             Some(desk) => runtime.block_on(desk.close()),
             None => tracing::warn!("some questions of quota were not answered before the end"),
@@ -114,6 +120,7 @@ fn gateway(config: &Config, node: &Node, definitions: SharedDefinitions) -> Gate
 async fn serve(
     (listener, url): (TcpListener, String),
     router: axum::Router,
+    (quota, grpc): (Quota, Option<Grpc>),
     demo: Option<Cells>,
     watched: Watched,
 ) -> anyhow::Result<()> {
@@ -121,13 +128,22 @@ async fn serve(
     // Watched before anyone is told to talk to this process: a signal that comes at
     // once drains it like any other.
     let signals = Signals::watch().context("signals cannot be watched")?;
+    if let Some(grpc) = &grpc {
+        println!("grpc: http://{}", grpc.address()?);
+    }
     println!("ready: {url}");
     let demo = demo.map(|cells| tokio::spawn(demo::run(url, Arc::clone(&watched.progress), cells)));
-    let (stop, mut stopped) = tokio::sync::watch::channel(false);
-    let mut graceful = stopped.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = graceful.wait_for(|stop| *stop).await;
-    });
+    let (stop, mut stopped) = watch::channel(false);
+    let graceful = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let http = lean::serve(listener, router, Some(quota), graceful(stopped.clone()));
+    let grpc = grpc.map(|grpc| grpc.serve(graceful(stopped.clone())));
+    let servers = async {
+        let http = async { http.await.context("the HTTP server failed") };
+        let grpc = async { grpc.map_or_else(|| Either::Left(ready(Ok(()))), Either::Right).await };
+        tokio::try_join!(http, grpc).map(drop)
+    };
     let grace = async {
         let _ = stopped.wait_for(|stop| *stop).await;
         tokio::time::sleep(SHUTDOWN_GRACE).await;
@@ -144,7 +160,7 @@ async fn serve(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        served = server => served.context("the HTTP server failed"),
+        served = servers => served,
         () = grace => Ok(()),
         () = stopping => Ok(()),
     }

@@ -13,6 +13,7 @@ use odometer_schemas::meter::Meter;
 use super::cluster::ClusterConfig;
 use super::document::{Document, DocumentError};
 use super::duration::{DURATION_SYNTAX, display_duration, parse_duration};
+use super::quota::with_default;
 use super::raw::{RawConfig, RawLimits, RawServer, Seed};
 use super::{Config, LimitsConfig, RawBookConfig, ServerConfig};
 

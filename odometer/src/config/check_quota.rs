@@ -36,8 +36,8 @@ impl Reader<'_> {
             return self.wrong("plan", &format!("lists more than {PLANS_MAX} plans, built-in ones included"));
         }
         for plan in &plans {
-            let usage = plan.limits.iter().filter(|limit| limit.kind == Kind::Usage);
-            for error in usage.filter_map(|limit| check_meter(&limit.meter, &meters).err()) {
+            let mut usage = plan.limits.iter().filter(|limit| limit.kind == Kind::Usage);
+            if let Some(error) = usage.find_map(|limit| check_meter(&limit.meter, &meters).err()) {
                 // Only a built-in plan comes so far: its meter was redefined.
                 return self.wrong("meter", &format!("is limited by the built-in plan `{}`: {error}", plan.name));
             }

@@ -101,6 +101,33 @@ fn every_error_names_key_line_and_fix() {
             "[[meter]]\nname='a'\nunit='x'\nbase_unit='x'\n[[meter]]\nname='a'\nunit='x'\nbase_unit='x'",
             "odometer.toml:6: `meter[1].name` `a` is defined twice",
         ),
+        (
+            "[quota]\ndefault_plan = 'gold'",
+            "odometer.toml:2: `quota.default_plan` names no plan; there are enterprise,",
+        ),
+        ("[quota]\ngrpc_listen = 'here'", "odometer.toml:2: `quota.grpc_listen` must be empty or HOST:PORT"),
+        ("[envoy]\nsubject = 'tenant'", "odometer.toml:2: `envoy.subject` must differ from `envoy.tenant`"),
+        ("[envoy]\ndefault_meter = 'calls'", "odometer.toml:2: `envoy.default_meter` names no meter"),
+        ("[envoy]\nhold = '0s'", "odometer.toml:2: `envoy.hold` must be 1s to 1d"),
+        ("[envoy]\ndefault_hits = -1", "odometer.toml:2: `envoy.default_hits` must be 0 to"),
+        (
+            "[[plan]]\nname = 'a'\n[[plan.limit]]\nmeter = 'nope'\nlimit = 1",
+            "odometer.toml:4: `plan[0].limit[0].meter` `nope` is not defined; define it with [[meter]]",
+        ),
+        (
+            "[[plan]]\nname = 'a'\n[[plan.limit]]\nmeter = 'api_call'\nlimit = '2h'",
+            "odometer.toml:5: `plan[0].limit[0].limit` not a decimal number: `2h` call of `api_call`",
+        ),
+        (
+            "[[plan]]\nname = 'a'\n[[plan.limit]]\nmeter = 'api_call'\nlimit = 1.5",
+            "odometer.toml:5: `plan[0].limit[0].limit` must be whole base units",
+        ),
+        ("[[plan]]\nname = 'a b'", "odometer.toml:1: `plan[0]` is wrong: its name must be"),
+        ("[[plan]]\nname = 'a'\n[[plan]]\nname = 'a'", "odometer.toml:4: `plan[1].name` `a` is defined twice"),
+        (
+            "[[meter]]\nname='agent_minute'\nunit='ms'\nbase_unit='ms'\naggregation='max'",
+            "odometer.toml:1: `meter` is limited by the built-in plan `enterprise`: meter `agent_minute` does not add up",
+        ),
         ("[sever]", "odometer.toml:1: `sever` unknown field `sever`"),
         ("server = 1", "odometer.toml:1: `server` invalid type: integer"),
         ("[server", "odometer.toml:1: is not valid TOML"),
@@ -178,6 +205,22 @@ fn a_meter_replaces_the_built_in_one_of_its_name() {
     assert_eq!(definitions.meter("api_call").unwrap().aggregation, Aggregation::Count);
     assert_eq!(definitions.meter("storage").unwrap().scale, 9);
     definitions.validate().unwrap();
+}
+
+#[test]
+fn a_plan_replaces_the_built_in_one_of_its_name() {
+    let text = "[[plan]]\nname = 'pro'\n[[plan.limit]]\nmeter = 'agent_minute'\nlimit = '1h30min'\n\
+                [[plan.limit]]\nmeter = 'agents'\nkind = 'concurrency'\n[[plan]]\nname = 'team'\n";
+    let config = parse(text).unwrap();
+    let names: Vec<_> = config.plans.iter().map(|plan| plan.name.as_str()).collect();
+    assert_eq!(names, ["enterprise", "free", "pro", "starter", "team"]);
+    assert_eq!(
+        config.plans[2].limits,
+        [
+            odometer_schemas::quota::Limit::usage("agent_minute", Some(5_400_000)),
+            odometer_schemas::quota::Limit::concurrency("agents", None),
+        ]
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ use odometer_ingest::log::{AppendError, Appended, LogAppender};
 use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::envelope::{Origin, encode_control};
-use odometer_schemas::quota::{Answer, Plan, QuotaError, TenantTerms};
+use odometer_schemas::quota::{Answer, Decision, Plan, QuotaError, TenantTerms};
 use odometer_schemas::time::TimeMs;
 
 use self::expiry::Expiry;
@@ -209,7 +209,8 @@ impl Desk {
 
 fn answer(outcome: Outcome, request: &QuotaRequest, (now, lag_ms): (TimeMs, i64)) -> Answer {
     let Outcome { decision, expires_at, limits, violated, late, .. } = outcome;
-    let id = Some(reservation_of(request)).filter(|id| !id.is_empty());
+    // What was denied does not exist.
+    let id = Some(reservation_of(request)).filter(|id| !id.is_empty() && decision != Decision::Deny);
     Answer {
         decision,
         reservation_id: id.map(str::to_owned),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use odometer_sink::totals::{CommitError, OwnedCommit, TotalsBook};
 
@@ -35,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) committed: Vec<(u32, u64)>,
     /// Partitions that have another owner, with the epoch that is over, and why.
     pub(crate) fenced: Vec<Fenced>,
+    /// The attempt that succeeded, without those before it.
+    pub(crate) took: Duration,
 }
 
 /// A partition that has another owner.
@@ -124,7 +126,7 @@ impl Worker {
     /// What became of the batch; None when it was given up, or the node must stop.
     fn apply(&mut self, mut batch: Batch) -> Option<Outcome> {
         let started = Instant::now();
-        let fenced = self.commit(&mut batch.commits)?;
+        let (fenced, took) = self.commit(&mut batch.commits)?;
         metrics::histogram!("odometer_book_commit_seconds", "book" => "totals").record(started.elapsed());
         for owned in &batch.commits {
             let progress = self.progress.of(owned.commit.partition);
@@ -139,15 +141,19 @@ impl Worker {
             }
         }
         let committed = batch.commits.iter().map(|owned| (owned.commit.partition, owned.commit.next_offset)).collect();
-        Some(Outcome { committed, fenced })
+        Some(Outcome { committed, fenced, took })
     }
 
-    /// Repeats until the book has all that it still takes from this node.
-    fn commit(&mut self, commits: &mut Vec<OwnedCommit>) -> Option<Vec<Fenced>> {
-        let mut fenced = Vec::new();
+    /// Repeats until the book has all that it still takes from this node; what it does
+    /// not take, and how long the last attempt took.
+    fn commit(&mut self, commits: &mut Vec<OwnedCommit>) -> Option<(Vec<Fenced>, Duration)> {
+        let (mut fenced, mut took) = (Vec::new(), Duration::ZERO);
         let mut backoff = Backoff::new();
         while !commits.is_empty() {
-            match self.book.commit(commits) {
+            let started = Instant::now();
+            let tried = self.book.commit(commits);
+            took = started.elapsed();
+            match tried {
                 Ok(()) => break,
                 Err(error @ CommitError::Fenced { partition, epoch, .. }) => {
                     commits.retain(|owned| owned.commit.partition != partition);
@@ -170,6 +176,6 @@ impl Worker {
                 }
             }
         }
-        Some(fenced)
+        Some((fenced, took))
     }
 }

@@ -24,15 +24,27 @@ use super::progress::{PartitionProgress, Progress, StageName, Standing, with_cau
 use super::recover::{Owned, Recovery};
 use super::takeover::Takeover;
 
+mod pacing;
+
+use self::pacing::Pacing;
+
 /// Log bytes read from one partition at once: a few milliseconds of counting, so
 /// that no partition waits long for its turn.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 /// How long an idle round waits for the log. Appends in this process end the wait at
 /// once.
 const IDLE_WAIT: Duration = Duration::from_millis(20);
-/// Rows of all partitions that may pile up for the totals book while it cannot be
-/// reached; at about 300 bytes each, half a gigabyte. Beyond it counting pauses.
+/// Rows of one partition that may pile up for the totals book while it cannot be
+/// reached; at about 300 bytes each, half a gigabyte once they are handed over. Beyond
+/// it counting pauses.
 const PENDING_ROWS_MAX: usize = 2_000_000;
+/// Exceptions of all partitions that may pile up. A changed total lies in the core
+/// whether it changed or not, but an exception needs memory until it is committed.
+const PENDING_EXCEPTIONS_MAX: usize = 2_000_000;
+/// Rows after which a batch takes no further partition: a transaction then holds its
+/// locks for seconds, and the batch some hundred megabytes, whatever all partitions
+/// have together.
+const BATCH_ROWS_MAX: usize = 500_000;
 /// How long a revoked partition may wait for the totals book. Its successor waits as
 /// long; afterwards the state is dropped, and the epoch keeps a late commit out.
 const RELEASE_MAX: Duration = Duration::from_secs(4);
@@ -68,8 +80,10 @@ pub(crate) struct Counter {
 pub(crate) struct Counting {
     owned: BTreeMap<u32, Owned>,
     leaving: Option<Leaving>,
-    committed: Instant,
+    pacing: Pacing,
     snapshotted: Instant,
+    /// Whether the round under way writes ids down.
+    snapshots: bool,
     /// Rests while the log cannot be read.
     log_rest: Backoff,
 }
@@ -77,15 +91,22 @@ pub(crate) struct Counting {
 /// Revoked partitions on their way out.
 struct Leaving {
     partitions: Vec<u32>,
-    /// None once it was handed over.
-    last: Option<Batch>,
+    /// Those whose last commit was not handed over yet. They are counted no further.
+    due: Vec<u32>,
     deadline: Instant,
 }
 
 impl Default for Counting {
     fn default() -> Self {
         let now = Instant::now();
-        Self { owned: BTreeMap::new(), leaving: None, committed: now, snapshotted: now, log_rest: Backoff::new() }
+        Self {
+            owned: BTreeMap::new(),
+            leaving: None,
+            pacing: Pacing::new(now),
+            snapshotted: now,
+            snapshots: false,
+            log_rest: Backoff::new(),
+        }
     }
 }
 
@@ -107,9 +128,7 @@ impl Counter {
                 self.last_commit();
                 break;
             }
-            if self.state.committed.elapsed() >= self.cadence.commit_every && !self.committer.is_busy() {
-                self.hand_over();
-            }
+            self.hand_over();
             if !counted {
                 self.log.wait(IDLE_WAIT.min(self.cadence.commit_every));
             }
@@ -165,13 +184,8 @@ impl Counter {
 
     /// Counts no more of what was revoked; its last commit goes out next.
     fn begin_leaving(&mut self, partitions: Vec<u32>) {
-        let mut last = Batch::default();
-        for partition in &partitions {
-            if let Some(owned) = self.state.owned.get_mut(partition) {
-                gather(&mut last, *partition, owned, true);
-            }
-        }
-        self.state.leaving = Some(Leaving { partitions, last: Some(last), deadline: Instant::now() + RELEASE_MAX });
+        let due = partitions.clone();
+        self.state.leaving = Some(Leaving { partitions, due, deadline: Instant::now() + RELEASE_MAX });
     }
 
     /// Brings revoked partitions to the book, then lets them go.
@@ -183,8 +197,10 @@ impl Counter {
         } else if self.committer.is_busy() {
             self.state.leaving = Some(leaving);
             return;
-        } else if let Some(last) = leaving.last.take().filter(|batch| !batch.is_empty()) {
-            self.committer.send(last);
+        }
+        let batch = if is_late { Batch::default() } else { self.batch_of(&mut leaving.due, true) };
+        if !batch.is_empty() {
+            self.committer.send(batch);
             self.state.leaving = Some(leaving);
             return;
         }
@@ -196,6 +212,7 @@ impl Counter {
 
     fn take_outcome(&mut self) {
         let Some(outcome) = self.committer.take() else { return };
+        self.state.pacing.committed(Instant::now(), outcome.took);
         self.assignment.hint(&outcome.committed);
         for Fenced { partition, epoch, why } in outcome.fenced {
             if self.assignment.is_exclusive() {
@@ -221,12 +238,12 @@ impl Counter {
         if self.state.log_rest.is_resting() {
             return false;
         }
-        let pending: usize = self.state.owned.values().map(|owned| owned.processor.pending_rows()).sum();
-        let is_full = pending > PENDING_ROWS_MAX;
+        let exceptions_full = self.pending_exceptions() > PENDING_EXCEPTIONS_MAX;
         let mut any = false;
-        let partitions: Vec<u32> = self.state.owned.keys().copied().filter(|p| !self.is_leaving(*p)).collect();
+        let partitions: Vec<u32> = self.staying().collect();
         for partition in partitions {
-            if is_full {
+            let rows = self.state.owned.get(&partition).map_or(0, |owned| owned.processor.pending_rows());
+            if exceptions_full || rows > PENDING_ROWS_MAX {
                 let why = "paused: too much is waiting for the totals book";
                 self.progress.of(partition).stuck(StageName::Count, why);
                 continue;
@@ -300,24 +317,54 @@ impl Counter {
         self.state.log_rest.rest();
     }
 
+    /// Begins a round of commits when it is time, or goes on with the one under way.
     fn hand_over(&mut self) {
-        let snapshot = self.state.snapshotted.elapsed() >= self.cadence.snapshot_every;
-        self.state.committed = Instant::now();
-        if snapshot {
-            self.state.snapshotted = self.state.committed;
+        if self.committer.is_busy() {
+            return;
         }
-        let batch = self.everything(snapshot);
+        let now = Instant::now();
+        if self.state.pacing.may_begin(now, self.cadence.commit_every, self.is_pressed()) {
+            self.state.snapshots = self.state.snapshotted.elapsed() >= self.cadence.snapshot_every;
+            if self.state.snapshots {
+                self.state.snapshotted = now;
+            }
+            let partitions: Vec<u32> = self.staying().collect();
+            self.state.pacing.begin(now, partitions.into_iter());
+        }
+        let mut due = std::mem::take(self.state.pacing.due());
+        due.retain(|partition| !self.is_leaving(*partition));
+        let batch = self.batch_of(&mut due, self.state.snapshots);
+        *self.state.pacing.due() = due;
         if !batch.is_empty() {
             self.committer.send(batch);
         }
     }
 
-    fn everything(&mut self, snapshot: bool) -> Batch {
+    /// Whether some partition would have to pause soon.
+    fn is_pressed(&self) -> bool {
+        let half_full = |owned: &Owned| owned.processor.pending_rows() > PENDING_ROWS_MAX / 2;
+        self.pending_exceptions() > PENDING_EXCEPTIONS_MAX / 2 || self.state.owned.values().any(half_full)
+    }
+
+    fn pending_exceptions(&self) -> usize {
+        self.state.owned.values().map(|owned| owned.processor.pending_exceptions()).sum()
+    }
+
+    fn staying(&self) -> impl Iterator<Item = u32> + '_ {
+        self.state.owned.keys().copied().filter(|partition| !self.is_leaving(*partition))
+    }
+
+    /// What the next of `due` changed, as many of them as fit; they are taken from its
+    /// end. Empty only when none of them has anything.
+    fn batch_of(&mut self, due: &mut Vec<u32>, snapshot: bool) -> Batch {
         let mut batch = Batch::default();
-        let leaving = self.state.leaving.as_ref().map_or(&[][..], |leaving| &leaving.partitions);
-        for (partition, owned) in &mut self.state.owned {
-            if !leaving.contains(partition) {
-                gather(&mut batch, *partition, owned, snapshot);
+        let mut rows = 0;
+        while rows < BATCH_ROWS_MAX
+            && let Some(partition) = due.pop()
+        {
+            if let Some(owned) = self.state.owned.get_mut(&partition) {
+                rows += owned.processor.pending_rows();
+                gather(&mut batch, partition, owned, snapshot);
             }
         }
         batch
@@ -326,16 +373,17 @@ impl Counter {
     /// Commits what was counted, before the node stops.
     fn last_commit(&mut self) {
         let deadline = Instant::now() + DRAIN_MAX;
-        let mut batches = Vec::new();
-        batches.extend(self.state.leaving.take().and_then(|leaving| leaving.last));
-        batches.push(self.everything(true));
-        for batch in batches {
+        // Those that leave first: their successor waits.
+        let mut due: Vec<u32> = self.staying().collect();
+        due.extend(self.state.leaving.take().into_iter().flat_map(|leaving| leaving.due));
+        loop {
             self.await_outcome(deadline);
-            if !batch.is_empty() && !self.committer.is_busy() {
-                self.committer.send(batch);
+            let batch = self.batch_of(&mut due, true);
+            if batch.is_empty() || self.committer.is_busy() {
+                break;
             }
+            self.committer.send(batch);
         }
-        self.await_outcome(deadline);
     }
 
     fn await_outcome(&mut self, deadline: Instant) {

@@ -3,10 +3,13 @@
 //! nothing and keeps nothing.
 //!
 //! Reading path: [`service`] (the seam) → [`body`] and [`validate`] (what is asked) →
-//! [`reply`] (what is answered) → [`http`] (over which protocol).
+//! [`reply`] (what is answered) → [`http`], [`lean`],
+//! [`grpc`] (over which protocol).
 
 mod body;
+pub(crate) mod grpc;
 pub(crate) mod http;
+pub(crate) mod lean;
 pub(crate) mod meters;
 mod ratelimit;
 mod reply;

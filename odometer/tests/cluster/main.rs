@@ -14,6 +14,7 @@ mod nodes;
 mod odd;
 mod parity;
 mod producers;
+mod quota;
 mod roles;
 mod rolling;
 mod support;

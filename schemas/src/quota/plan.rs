@@ -156,8 +156,8 @@ pub struct Plan {
     #[serde(default, rename = "limit")]
     pub limits: Vec<Limit>,
     /// Whether tenants have it that were never given a plan. Of several, the first by
-    /// name.
-    #[serde(default, rename = "default")]
+    /// name. Not written with the plan: configuration names the default.
+    #[serde(skip)]
     pub is_default: bool,
 }
 

@@ -3,6 +3,7 @@
 //! arena, so that a row costs no allocation.
 
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 
 use odometer_schemas::log::Position;
 use odometer_schemas::meter::Aggregation;
@@ -34,6 +35,8 @@ pub struct RawBatch {
     pub(super) states: Vec<u8>,
     pub(super) rejected: Vec<RejectedEnvelope>,
     pub(super) cursors: Vec<CursorMove>,
+    /// What rows and rollups are sorted by, once it was asked for.
+    pub(super) ranks: OnceLock<Vec<u32>>,
 }
 
 /// One string that holds all texts of a batch.
@@ -66,25 +69,23 @@ impl Arena {
         match id {
             IdRef::Text(text) => self.0.push_str(text),
             IdRef::Uuid(bytes) => {
-                for (group, hyphen) in [(0..4, "-"), (4..6, "-"), (6..8, "-"), (8..10, "-"), (10..16, "")] {
-                    self.push_hex(&bytes[group]);
-                    self.0.push_str(hyphen);
+                let mut text = *b"........-....-....-....-............";
+                let digits = hex(bytes);
+                for (to, from) in [(0..8, 0..8), (9..13, 8..12), (14..18, 12..16), (19..23, 16..20), (24..36, 20..32)] {
+                    text[to].copy_from_slice(&digits[from]);
                 }
+                self.push_ascii(&text);
             }
             IdRef::Emitted(emitted) => {
-                self.push_hex(&emitted.source.to_be_bytes());
+                self.push_ascii(&hex(&emitted.source.to_be_bytes()));
                 write!(self.0, "-{}-{}", emitted.epoch, emitted.sequence).expect("writing to memory cannot fail");
             }
         }
         Text { start, end: self.end() }
     }
 
-    fn push_hex(&mut self, bytes: &[u8]) {
-        const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-        for byte in bytes {
-            self.0.push(DIGITS[usize::from(byte >> 4)]);
-            self.0.push(DIGITS[usize::from(byte & 15)]);
-        }
+    fn push_ascii(&mut self, bytes: &[u8]) {
+        self.0.push_str(std::str::from_utf8(bytes).expect("digits and hyphens are text"));
     }
 
     pub(super) fn get(&self, text: Text) -> &str {
@@ -99,6 +100,15 @@ impl Arena {
         // Batches are cut at a small fraction of this.
         u32::try_from(self.0.len()).expect("a batch's texts stay below 4 GiB")
     }
+}
+
+fn hex(bytes: &[u8; 16]) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    digits
 }
 
 /// One (tenant, meter).
@@ -185,23 +195,26 @@ impl RawBatch {
     /// Sorts each time it is called.
     pub fn rows_by_key(&self) -> impl ExactSizeIterator<Item = (RawRow<'_>, u64)> {
         let ranks = self.series_ranks();
-        // Rows of one partition stand in order, so their places break ties as their
-        // positions would.
-        let mut order: Vec<(usize, i64, u32, usize)> = self
-            .rows
-            .iter()
-            .enumerate()
-            .map(|(place, row)| {
-                let partition = self.envelopes[row.envelope as usize].partition;
-                (ranks[row.series as usize], row.time_ms, partition, place)
-            })
-            .collect();
+        // Rows of one partition stand in order, and partitions too, so their places break
+        // ties as their positions would. One number each: that sorts several times faster.
+        let key = |(place, row): (usize, &BatchRow)| {
+            let time = row.time_ms.cast_unsigned() ^ (1 << 63);
+            (u128::from(ranks[row.series as usize]) << 96) | (u128::from(time) << 32) | place as u128
+        };
+        let mut order: Vec<u128> = self.rows.iter().enumerate().map(key).collect();
         order.sort_unstable();
-        order.into_iter().map(|(.., place)| (self.row(&self.rows[place]), self.rows[place].row_hash))
+        // Fetched before the first is looked at: the processor then waits for many at once.
+        #[expect(clippy::cast_possible_truncation, reason = "a batch has far fewer than 2^32 rows")]
+        let rows: Vec<BatchRow> = order.into_iter().map(|key| self.rows[key as u32 as usize]).collect();
+        rows.into_iter().map(|row| (self.row(&row), row.row_hash))
     }
 
     /// The place of every series among all, by tenant and meter; equal ones share it.
-    fn series_ranks(&self) -> Vec<usize> {
+    fn series_ranks(&self) -> &[u32] {
+        self.ranks.get_or_init(|| self.ranked_series())
+    }
+
+    fn ranked_series(&self) -> Vec<u32> {
         let mut series: Vec<usize> = (0..self.series.len()).collect();
         let name = |index: usize| {
             let series = &self.series[index];
@@ -209,7 +222,7 @@ impl RawBatch {
         };
         series.sort_unstable_by(|a, b| name(*a).cmp(&name(*b)));
         let mut ranks = vec![0; series.len()];
-        for (rank, pair) in series.chunk_by(|a, b| name(*a) == name(*b)).enumerate() {
+        for (rank, pair) in (0..).zip(series.chunk_by(|a, b| name(*a) == name(*b))) {
             pair.iter().for_each(|index| ranks[*index] = rank);
         }
         ranks
@@ -219,7 +232,7 @@ impl RawBatch {
     /// Sorts each time it is called.
     pub fn rollups(&self) -> impl ExactSizeIterator<Item = RollupRow<'_>> {
         let ranks = self.series_ranks();
-        let mut order: Vec<(usize, i64, usize)> = self
+        let mut order: Vec<(u32, i64, usize)> = self
             .rollups
             .iter()
             .enumerate()

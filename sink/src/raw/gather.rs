@@ -93,6 +93,8 @@ struct Scratch {
     sets: Vec<Text>,
     scopes: Vec<ScopeInfo>,
     slots: NumberMap<(u32, u32), usize>,
+    /// Kept dimensions by index of the meter and of the dimensions.
+    kept: NumberMap<(u32, u32), u32>,
     checksum: Vec<u8>,
 }
 
@@ -292,6 +294,7 @@ impl Feed<'_, '_> {
         scratch.sets.resize(usage.dimension_sets() + 1, Text::ABSENT);
         scratch.scopes.clear();
         scratch.slots.clear();
+        scratch.kept.clear();
         for scope in usage.scopes() {
             let (tenant, meter) = (strings[scope.tenant], strings[scope.meter]);
             let series = state.rollups.names.series(tenant, meter);
@@ -340,7 +343,8 @@ impl Feed<'_, '_> {
     fn observe(&mut self, index: u16, record: &RecordRef<'_>) -> Result<(), String> {
         let scope = self.scratch.scopes[record.scope];
         let definitions = self.state.definitions.as_ref();
-        let meter = scope.meter.and_then(|meter| definitions?.meters.get(meter));
+        let at = scope.meter.ok_or("an accepted record's meter is not defined")?;
+        let meter = definitions.and_then(|definitions| definitions.meters.get(at));
         let meter = meter.ok_or("an accepted record's meter is not defined")?;
         let time = record.time.unwrap_or(self.entry.append_time);
         let set = record.dimensions.map_or(0, |set| set + 1);
@@ -351,8 +355,11 @@ impl Feed<'_, '_> {
         let slot = match known.filter(|slot| self.state.rollups.is_minute_of(*slot, time)) {
             Some(slot) => slot,
             None => {
-                let kept = kept_dimensions(self.usage, record, meter);
-                let kept = self.state.rollups.names.kept(&kept);
+                let names = &mut self.state.rollups.names;
+                #[expect(clippy::cast_possible_truncation, reason = "meters and sets are far fewer than 2^32")]
+                let shared_kept = (at as u32, set as u32);
+                let project = || names.kept(&kept_dimensions(self.usage, record, meter));
+                let kept = *self.scratch.kept.entry(shared_kept).or_insert_with(project);
                 let slot = self.state.rollups.slot(scope.series, kept, time, meter.aggregation);
                 self.scratch.slots.insert(shared, slot);
                 slot

@@ -119,7 +119,8 @@ pub(super) fn in_order<'a, R, K: Ord>(
     let key_of = |(commit, row): &(&'a PartitionCommit, &'a R)| key(commit.partition, *row);
     let mut ordered: Vec<_> =
         commits.iter().flat_map(|commit| rows(commit).iter().map(move |row| (*commit, row))).collect();
-    ordered.sort_unstable_by_key(key_of);
+    // Stable, because that finds the runs: each commit's rows mostly are in order.
+    ordered.sort_by_key(key_of);
     match ordered.windows(2).find(|pair| key_of(&pair[0]) == key_of(&pair[1])) {
         Some(pair) => Err(invalid(pair[1].0, "two of its rows have one key".to_owned())),
         None => Ok(ordered),

@@ -37,7 +37,10 @@ pub(super) trait Column {
 impl Block {
     /// An empty block of `rows` rows.
     pub(super) fn new(rows: usize) -> Self {
-        Self { body: Vec::new(), names: Vec::new(), rows }
+        // The number of columns is known in the end; up to 127 it takes one byte.
+        let mut body = vec![0];
+        put_length(&mut body, rows);
+        Self { body, names: Vec::new(), rows }
     }
 
     /// Adds a column.
@@ -52,11 +55,9 @@ impl Block {
 
     /// All columns are there.
     pub(super) fn finish(self) -> NativeBlock {
-        let mut out = Vec::with_capacity(self.body.len() + 16);
-        put_length(&mut out, self.names.len());
-        put_length(&mut out, self.rows);
-        out.extend_from_slice(&self.body);
-        NativeBlock { columns: self.names.join(", "), bytes: out.into() }
+        let Self { mut body, names, .. } = self;
+        body[0] = u8::try_from(names.len()).ok().filter(|columns| *columns < 0x80).expect("a table has few columns");
+        NativeBlock { columns: names.join(", "), bytes: body.into() }
     }
 }
 
@@ -174,7 +175,7 @@ impl<'a> Dictionary<'a> {
     #[inline]
     pub(super) fn push(&mut self, text: &'a str) {
         let number = match self.last {
-            Some((last, number)) if std::ptr::eq(last, text) => number,
+            Some((last, number)) if last == text => number,
             _ => self.number(text),
         };
         self.last = Some((text, number));
@@ -207,17 +208,21 @@ impl Column for Dictionary<'_> {
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        let narrow = |bytes: usize| move |number: &u32| number.to_le_bytes().into_iter().take(bytes);
-        let (width_code, bytes) = match self.texts.len() {
-            0..=0x100 => (0, 1),
-            0x101..=0x1_0000 => (1, 2),
-            _ => (2, 4),
+        let width_code = match self.texts.len() {
+            0..=0x100 => 0_u64,
+            0x101..=0x1_0000 => 1,
+            _ => 2,
         };
         out.extend_from_slice(&DICTIONARY_VERSION.to_le_bytes());
         out.extend_from_slice(&(DICTIONARY_FLAGS | width_code).to_le_bytes());
         out.extend_from_slice(&(self.texts.len() as u64).to_le_bytes());
         self.texts.iter().for_each(|text| put_text(out, text.as_bytes()));
         out.extend_from_slice(&(self.rows.len() as u64).to_le_bytes());
-        out.extend(self.rows.iter().flat_map(narrow(bytes)));
+        let numbers = self.rows.iter().map(|number| number.to_le_bytes());
+        match width_code {
+            0 => out.extend(numbers.map(|[lowest, ..]| lowest)),
+            1 => numbers.for_each(|[low, high, ..]| out.extend_from_slice(&[low, high])),
+            _ => numbers.for_each(|bytes| out.extend_from_slice(&bytes)),
+        }
     }
 }

@@ -8,6 +8,7 @@ use odometer_schemas::period::PeriodRule;
 use odometer_schemas::row::RawRow;
 use odometer_schemas::time::{Interval, TimeMs};
 
+use super::super::batch::BatchRow;
 use super::super::{CursorMove, RawBatch, RollupRow};
 use super::block::{Block, Column, Dictionary, NativeBlock, Numbers, Strings};
 
@@ -52,8 +53,11 @@ pub(super) fn records(batch: &RawBatch) -> Vec<NativeBlock> {
 /// What `usage_records` must hold of the batch's ranges.
 pub(super) fn records_tally(batch: &RawBatch) -> Tallies {
     let mut tallies = Tallies::new();
-    for (row, hash) in batch.rows() {
-        tallies.entry(row.position.partition).or_default().add(hash);
+    // Rows stand by partition.
+    let partition = |row: &BatchRow| batch.envelopes[row.envelope as usize].partition;
+    for rows in batch.rows.chunk_by(|a, b| a.envelope == b.envelope || partition(a) == partition(b)) {
+        let tally = tallies.entry(partition(&rows[0])).or_default();
+        rows.iter().for_each(|row| tally.add(row.row_hash));
     }
     tallies
 }

@@ -8,6 +8,7 @@ use sqlx::Row;
 use super::super::rules::{claimed_epoch, in_order, invalid, is_to_apply, same_installation, total_key};
 use super::super::values::{bytes_of_definitions, bytes_of_words};
 use super::super::{Claim, CommitError, Installation, OwnedCommit};
+use super::failure::failed;
 use super::session::{Link, Statement};
 use super::{quota, read};
 use crate::error::BookError;
@@ -112,23 +113,40 @@ async fn move_on(link: &mut Link, fresh: &[&OwnedCommit]) -> Result<(), BookErro
     must_change(fresh.len(), link.execute("moving partitions on", query).await?)
 }
 
-/// Absolute values replace what was there. Most rows are there already, and an update
-/// costs the server a third less than the same row through `ON CONFLICT`, which locks
-/// it first. A total that another partition holds is left alone by both statements,
-/// which their counts betray.
+/// Absolute values replace what was there. Mostly the rows are there already, and an
+/// update costs the server a third less than the same row through `ON CONFLICT`, which
+/// locks it first. Where most are new, as when a month begins, looking for them in vain
+/// costs more; a chunk is like the one before. A total that another partition holds is
+/// left alone by all statements, which their counts betray.
 async fn totals(link: &mut Link, fresh: &[&PartitionCommit]) -> Result<(), CommitError> {
     const DOING: &str = "writing totals";
     let rows = in_order(fresh, |commit| &commit.totals, |_, row| total_key(row))?;
+    let mut mostly_new = false;
     for chunk in chunks(&rows, |(_, row)| row.state.len()) {
-        let mut written = link.execute(DOING, with_totals(UPDATE_TOTALS, chunk)?).await?;
-        if written < chunk.len() {
-            written += link.execute(DOING, with_totals(INSERT_TOTALS, chunk)?).await?;
-        }
-        if written != chunk.len() {
+        let (updated, inserted) = if mostly_new {
+            upserted(link, chunk).await?
+        } else {
+            let updated = link.execute(DOING, with_totals(UPDATE_TOTALS, chunk)?).await?;
+            let is_complete = updated == chunk.len();
+            (updated, if is_complete { 0 } else { link.execute(DOING, with_totals(INSERT_TOTALS, chunk)?).await? })
+        };
+        if updated + inserted != chunk.len() {
             return Err(foreign(link, chunk).await?);
         }
+        mostly_new = inserted > updated;
     }
     Ok(())
+}
+
+/// Writes totals that are mostly new; how many of them were updated and inserted.
+async fn upserted(link: &mut Link, chunk: &[(&PartitionCommit, &TotalRow)]) -> Result<(usize, usize), BookError> {
+    const DOING: &str = "writing new totals";
+    let counts = link.rows(DOING, with_totals(UPSERT_TOTALS, chunk)?, |row| {
+        let count = |column| row.try_get::<i64, _>(column).map_err(|e| failed(DOING, e));
+        Ok((count(0)?, count(1)?))
+    });
+    let (updated, inserted) = counts.await?.first().copied().unwrap_or_default();
+    Ok((usize::try_from(updated).unwrap_or_default(), usize::try_from(inserted).unwrap_or_default()))
 }
 
 /// The rows of a chunk, in SQL.
@@ -156,6 +174,20 @@ const INSERT_TOTALS: &str = concat!(
     new_totals!(),
     " WHERE NOT EXISTS (SELECT FROM period_totals AS t WHERE t.tenant = n.tenant AND t.meter = n.meter
          AND t.period_start = n.period_start)"
+);
+/// A row version that nobody has locked or replaced is one that was inserted.
+const UPSERT_TOTALS: &str = concat!(
+    "WITH written AS (
+     INSERT INTO period_totals AS t (tenant, meter, period_start, period_end, quantity, records, digest, aggregation,
+         sum, partition, state)
+     SELECT * FROM ",
+    new_totals!(),
+    " ON CONFLICT ON CONSTRAINT period_totals_key DO UPDATE
+         SET period_end = excluded.period_end, quantity = excluded.quantity, records = excluded.records,
+         digest = excluded.digest, aggregation = excluded.aggregation, sum = excluded.sum, state = excluded.state
+         WHERE t.partition = excluded.partition
+     RETURNING t.xmax = 0 AS is_new)
+     SELECT count(*) FILTER (WHERE NOT is_new), count(*) FILTER (WHERE is_new) FROM written"
 );
 
 fn with_totals<'a>(sql: &'static str, chunk: &[(&PartitionCommit, &'a TotalRow)]) -> Result<Statement<'a>, BookError> {

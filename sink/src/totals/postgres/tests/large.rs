@@ -55,6 +55,30 @@ fn a_total_of_another_partition_is_named() {
     assert_eq!(book.totals(&TotalsFilter::default()).unwrap(), [total("a", "m", 1)]);
 }
 
+#[test]
+fn new_and_known_totals_may_come_in_any_mixture() {
+    let database = PgDatabase::migrated();
+    let mut book = written(&database);
+    book.claim(&Claim { partition: 3, ..Claim::default() }).unwrap();
+    let totals = |numbers: &mut dyn Iterator<Item = i128>| -> Vec<TotalRow> {
+        numbers.map(|n| total(&format!("A{n:05}"), "m", n)).collect()
+    };
+    // New ones, known ones, and both in turn, each for longer than a statement is.
+    let (known, all) = (totals(&mut (9000..18_000)), totals(&mut (0..36_000).filter(|n| *n < 27_000 || n % 2 == 0)));
+    let later = totals(&mut (27_000..36_000).filter(|n| n % 4 == 0));
+    book.commit(&[owned(1, PartitionCommit { totals: [known, later].concat(), ..commit(3, 0, 1) })]).unwrap();
+    book.commit(&[owned(1, PartitionCommit { totals: all.clone(), ..commit(3, 1, 2) })]).unwrap();
+    let found = book.totals(&TotalsFilter::default()).unwrap();
+    assert!(found == [all, vec![total("a", "m", 1)]].concat());
+
+    // One that another partition holds, where all others are new.
+    let mut foreign = totals(&mut (40_000..60_000));
+    foreign.push(total("a", "m", 5));
+    let error = book.commit(&[owned(1, PartitionCommit { totals: foreign, ..commit(3, 2, 3) })]).unwrap_err();
+    assert!(error.to_string().contains("(a, m, 1000) belongs to another partition: 0"), "{error}");
+    assert!(book.totals(&TotalsFilter::default()).unwrap() == found);
+}
+
 /// A commit of `totals` totals, and a tenth as many watermarks and exceptions.
 fn busy(partition: u32, from_offset: u64, totals: u64) -> OwnedCommit {
     let next_offset = from_offset + totals;

@@ -1,0 +1,148 @@
+//! The short way answers what the router answers, whatever way the bytes come.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use super::serve;
+use crate::quota::http::router;
+use crate::quota::stub::Stub;
+use crate::quota::tests::quota_of;
+
+/// The same routes twice: with the short way in front, and without.
+async fn start(with_short_way: bool) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<std::io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let quota = quota_of(Stub::shared());
+    let routes: Router = router(quota.clone()).layer(from_fn(crate::api::guard::guard));
+    let (stop, stopped) = oneshot::channel();
+    let short_way = with_short_way.then_some(quota);
+    let served = tokio::spawn(serve(listener, routes, short_way, async move { drop(stopped.await) }));
+    (TcpStream::connect(address).await.unwrap(), stop, served)
+}
+
+fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn check(amount: &str) -> String {
+    post("/v1/quota/check", &format!(r#"{{"tenant":"acme","items":[{{"meter":"agents","amount":{amount}}}]}}"#))
+}
+
+/// One reply: its status line, header fields without the date, and body.
+async fn reply(stream: &mut TcpStream) -> (String, BTreeMap<String, String>, String) {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        bytes.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(bytes).unwrap();
+    let mut lines = head.trim_end().lines();
+    let status = lines.next().unwrap().to_owned();
+    let fields = lines.map(|line| line.split_once(": ").unwrap());
+    let mut fields: BTreeMap<_, _> = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    assert!(fields.remove("date").is_some_and(|date| date.ends_with(" GMT")));
+    let mut body = vec![0; fields["content-length"].parse().unwrap()];
+    stream.read_exact(&mut body).await.unwrap();
+    (status, fields, String::from_utf8(body).unwrap())
+}
+
+#[tokio::test]
+async fn both_ways_say_the_same() {
+    let requests = [
+        check("1"),
+        check("2"),
+        check("true"),
+        check("-1"),
+        post("/v1/quota/check", "{}"),
+        post(
+            "/v1/quota/reservations",
+            r#"{"id":"r","tenant":"a","ttl_ms":5,"items":[{"meter":"agents","amount":1}],"mode":"fast"}"#,
+        ),
+        post("/v1/quota/reservations", r#"{"id":"r","tenant":"a","ttl_ms":6,"items":[{"meter":"agents","amount":1}]}"#),
+    ];
+    let (mut short, _stop_short, _) = start(true).await;
+    let (mut long, _stop_long, _) = start(false).await;
+    for request in requests {
+        let mut answers = Vec::new();
+        for stream in [&mut short, &mut long] {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            answers.push(reply(stream).await);
+        }
+        assert_eq!(answers[0], answers[1], "{request}");
+    }
+}
+
+#[tokio::test]
+async fn requests_may_come_in_pieces_or_many_at_once() {
+    let (mut stream, _stop, _) = start(true).await;
+    for byte in check("1").as_bytes() {
+        stream.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reply(&mut stream).await.0, "HTTP/1.1 200 OK");
+    let many: String = (1..=100).map(|n| check(if n % 2 == 0 { "2" } else { "1" })).collect();
+    stream.write_all(many.as_bytes()).await.unwrap();
+    for n in 1..=100 {
+        let expected = if n % 2 == 0 { "HTTP/1.1 429 Too Many Requests" } else { "HTTP/1.1 200 OK" };
+        assert_eq!(reply(&mut stream).await.0, expected, "{n}");
+    }
+}
+
+#[tokio::test]
+async fn everything_else_is_the_routers() {
+    for other in [
+        "GET /v1/plans HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        check("1").replace("content-length: ", "connection: close\r\ncontent-length: "),
+        check("1").replace("application/json", "text/plain"),
+        check("1").replace("/check", "/check?x=1"),
+        check("1").replace("host: x\r\n", ""),
+        post("/v1/quota/check", &" ".repeat(40_000)),
+        post("/v1/quota/reservations/r/release", r#"{"tenant":"a","op_id":"1"}"#),
+    ] {
+        let (mut short, _stop_short, _) = start(true).await;
+        let (mut long, _stop_long, _) = start(false).await;
+        short.write_all(check("1").as_bytes()).await.unwrap();
+        assert_eq!(reply(&mut short).await.0, "HTTP/1.1 200 OK");
+        let mut answers = Vec::new();
+        for stream in [&mut short, &mut long] {
+            stream.write_all(other.as_bytes()).await.unwrap();
+            answers.push(reply(stream).await);
+        }
+        assert_eq!(answers[0], answers[1], "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_idle_connections() {
+    for with_short_way in [true, false] {
+        let (mut stream, stop, served) = start(with_short_way).await;
+        stream.write_all(check("1").as_bytes()).await.unwrap();
+        reply(&mut stream).await;
+        stop.send(()).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        served.await.unwrap().unwrap();
+    }
+}
+
+/// For a load generator: serves at `ODOMETER_STUB_LISTEN` until its input ends, the
+/// short way or, with `ODOMETER_STUB_ROUTER`, all of it through the router.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "serves until its input ends"]
+async fn serve_the_stub() {
+    let listener = TcpListener::bind(std::env::var("ODOMETER_STUB_LISTEN").unwrap()).await.unwrap();
+    let quota = quota_of(Stub::shared());
+    let routes: Router = router(quota.clone()).layer(from_fn(crate::api::guard::guard));
+    let short_way = std::env::var("ODOMETER_STUB_ROUTER").is_err().then_some(quota);
+    let ended = async {
+        let read = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        drop(tokio::task::spawn_blocking(read).await);
+    };
+    serve(listener, routes, short_way, ended).await.unwrap();
+}

@@ -1,0 +1,119 @@
+//! Quota on several nodes: every node answers, the owner decides, and a successor holds
+//! what its predecessor did.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+
+use crate::support::{Cluster, PATIENCE, Process, await_ready};
+
+/// Agents at once, which is the whole of the plan.
+const AGENTS: usize = 1_000;
+/// Longer than a takeover, shorter than a test's patience.
+const TTL_MS: u64 = 25_000;
+
+/// Asks nodes over HTTP, as callers do.
+struct Caller {
+    client: reqwest::Client,
+    runtime: Runtime,
+}
+
+impl Caller {
+    fn new() -> Self {
+        let no_redirects = reqwest::redirect::Policy::none();
+        let client = reqwest::Client::builder().redirect(no_redirects).timeout(Duration::from_secs(20));
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        Self { client: client.build().unwrap(), runtime }
+    }
+
+    fn put(&self, url: String, body: &Value) {
+        let sent = self.client.put(&url).json(body).send();
+        let status = self.runtime.block_on(sent).unwrap().status();
+        assert!(status.is_success(), "{url}: {status}");
+    }
+
+    fn reserve(&self, node: &Process, id: &str) -> (StatusCode, Value) {
+        self.runtime.block_on(reserve(self.client.clone(), node.url.clone(), id.to_owned()))
+    }
+
+    /// Reserves one slot each through the nodes in turn; how many were allowed.
+    fn reserve_all(&self, nodes: &[Process], ids: usize) -> usize {
+        self.runtime.block_on(async {
+            let mut asked = JoinSet::new();
+            let mut allowed = 0;
+            for number in 0..ids {
+                let url = nodes[number % nodes.len()].url.clone();
+                asked.spawn(reserve(self.client.clone(), url, format!("agent-{number}")));
+                if asked.len() >= 32 {
+                    allowed += is_allowed(&asked.join_next().await.unwrap().unwrap());
+                }
+            }
+            while let Some(answer) = asked.join_next().await {
+                allowed += is_allowed(&answer.unwrap());
+            }
+            allowed
+        })
+    }
+
+    /// The node that shows the tenant's counters itself.
+    fn owner(&self, nodes: &[Process]) -> Option<usize> {
+        let shows = |node: &Process| {
+            let asked = self.client.get(format!("{}/v1/tenants/acme/usage", node.url)).send();
+            self.runtime.block_on(asked).is_ok_and(|answer| answer.status() == StatusCode::OK)
+        };
+        nodes.iter().position(shows)
+    }
+}
+
+async fn reserve(client: reqwest::Client, url: String, id: String) -> (StatusCode, Value) {
+    let items = json!([{"meter": "agents", "amount": 1}]);
+    let body = json!({"id": id, "tenant": "acme", "ttl_ms": TTL_MS, "items": items, "mode": "strict"});
+    let answer = client.post(format!("{url}/v1/quota/reservations")).json(&body).send().await.unwrap();
+    (answer.status(), answer.json().await.unwrap_or_default())
+}
+
+fn is_allowed((status, answer): &(StatusCode, Value)) -> usize {
+    usize::from(*status == StatusCode::OK && answer["degraded"] == false)
+}
+
+#[test]
+fn a_killed_owner_s_reservations_are_held_by_its_successor() {
+    let cluster = Cluster::new(6);
+    let mut nodes: Vec<Process> = (0..3).map(|_| cluster.node()).collect();
+    nodes.iter().for_each(await_ready);
+    let caller = Caller::new();
+    let limit = json!({"meter": "agents", "kind": "concurrency", "limit": AGENTS, "when_degraded": "closed"});
+    caller.put(format!("{}/v1/plans/free", nodes[0].url), &json!({"limits": [limit]}));
+    let filled = Instant::now();
+    assert_eq!(caller.reserve_all(&nodes, AGENTS + 50), AGENTS, "exactly the limit, whichever node is asked");
+    let (status, answer) = caller.reserve(&nodes[1], "one-more");
+    assert_eq!((status, &answer["violated"][0]), (StatusCode::TOO_MANY_REQUESTS, &json!("free/agents/tenant")));
+
+    let owner = caller.owner(&nodes).expect("some node owns the tenant's partition");
+    nodes.remove(owner).kill();
+    let killed = Instant::now();
+    let (mut attempts, mut decided_after) = (0, None);
+    while filled.elapsed() < Duration::from_millis(TTL_MS - 3_000) {
+        let (status, answer) = caller.reserve(&nodes[attempts % 2], &format!("after-{attempts}"));
+        attempts += 1;
+        assert_ne!(status, StatusCode::OK, "admitted beyond the limit: {answer}");
+        let is_decided = status == StatusCode::TOO_MANY_REQUESTS && answer["degraded"] == false;
+        if is_decided && decided_after.is_none() {
+            decided_after = Some(killed.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let decided_after = decided_after.expect("the successor decides while the reservations are held");
+    println!("{attempts} attempts after the kill, none admitted; the successor decided after {decided_after:?}");
+    // Held until their time is over, and free then.
+    let deadline = Instant::now() + PATIENCE;
+    while is_allowed(&caller.reserve(&nodes[0], "at-last")) == 0 {
+        assert!(Instant::now() < deadline, "expired reservations are still held");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("free {:?} after the first was reserved, of a life of {TTL_MS} ms", filled.elapsed());
+    nodes.into_iter().for_each(Process::stop);
+}
