@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 #[path = "src/faults.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the tests read the rest")]
 mod faults;
 
 use faults::{FAULTS, Fault, Tree};
@@ -42,7 +43,8 @@ fn main() {
         write_tree(&here, &out, fault.tree, Some(fault));
         declare(&mut variants, &out, fault.tree, fault.name);
     }
-    let copies: Vec<String> = FAULTS.iter().map(|fault| format!("(\"{0}\", {0}::quota::models::ALL)", fault.name)).collect();
+    let copies: Vec<String> =
+        FAULTS.iter().map(|fault| format!("(\"{0}\", {0}::quota::models::ALL)", fault.name)).collect();
     writeln!(
         variants,
         "/// The models on every faulty copy, by the fault's name.\n\

@@ -67,6 +67,7 @@ const SEVERAL: &str = "quota/several.rs";
 const HOLD: &str = "quota/hold.rs";
 const BOOK: &str = "quota/book.rs";
 const DECIDE: &str = "quota/decide.rs";
+const LIVE: &str = "quota/live.rs";
 
 const EXCHANGE: [&str; 2] = [
     "match self.raw.compare_exchange_weak(raw, raw_of(whole), Ordering::AcqRel, Ordering::Acquire) {",
@@ -93,20 +94,19 @@ const LOOK: [&str; 2] = [
     ".map(|ask| ask.word.hold_still()).collect();",
     ".map(|ask| (ask.word.hold_still(), ask.word.let_go(0)).0).collect();",
 ];
-const TAKE: [&str; 2] =
-    ["ask.word.let_go(if fits && take { ask.amount } else { 0 });", "ask.word.move_by(if fits && take { ask.amount } else { 0 });"];
+const TAKE: [&str; 2] = [
+    "ask.word.let_go(if fits && take { ask.amount } else { 0 });",
+    "ask.word.move_by(if fits && take { ask.amount } else { 0 });",
+];
 
 const FLAG: [&str; 2] = ["std::mem::replace(&mut state.is_over, true)", "state.is_over"];
-const DRAW_IN_ONE: [&str; 2] =
-    ["self.settle_around(&mut state, Some(cell))", "self.settle_around(&mut state, None)"];
+const DRAW_IN_ONE: [&str; 2] = ["self.settle_around(&mut state, Some(cell))", "self.settle_around(&mut state, None)"];
 const DRAW_UNDER_LOCK: [&str; 2] = [
     "self.settle_around(&mut state, Some(cell))",
     "drop(state);\n        self.settle_around(&mut self.lock(), Some(cell))",
 ];
-const EXPIRE_UNDER_LOCK: [&str; 2] = [
-    "let was_over = ",
-    "drop(state);\n        let mut state = self.lock();\n        let was_over = ",
-];
+const EXPIRE_UNDER_LOCK: [&str; 2] =
+    ["let was_over = ", "drop(state);\n        let mut state = self.lock();\n        let was_over = "];
 const EXTEND_UNDER_LOCK: [&str; 2] = [
     "hold.take(&mut state, &action, &admitted);",
     "drop(state);\n        let mut state = hold.lock();\n        hold.take(&mut state, &action, &admitted);",
@@ -115,6 +115,11 @@ const COMMIT_UNDER_LOCK: [&str; 2] = [
     "let late = state.is_over;",
     "let late = state.is_over;\n        drop(state);\n        let mut state = hold.lock();",
 ];
+const FOUND_OR_PUT: [&str; 2] = [
+    "vacant.insert(Arc::clone(&hold));",
+    "drop(vacant);\n        self.shared.holds.insert(hold_key(tenant, id), Arc::clone(&hold));",
+];
+const GIVEN_UP: [&str; 2] = [" && !known.lock().is_booked;", ";"];
 const ADMITTED_ALREADY: [&str; 2] = ["state.held[*line] += amount;", "let _ = (line, amount);"];
 
 /// All of them.
@@ -175,13 +180,7 @@ pub const FAULTS: &[Fault] = &[
         changes: &[LOCK],
         found_by: "two_over_both",
     },
-    Fault {
-        name: "recorded_admit_stores",
-        tree: Tree::Noisy,
-        file: WORD,
-        changes: &[EXCHANGE],
-        found_by: "decisions",
-    },
+    Fault { name: "recorded_admit_stores", tree: Tree::Noisy, file: WORD, changes: &[EXCHANGE], found_by: "decisions" },
     Fault {
         name: "recorded_move_stores",
         tree: Tree::Noisy,
@@ -251,5 +250,19 @@ pub const FAULTS: &[Fault] = &[
         file: HOLD,
         changes: &[ADMITTED_ALREADY],
         found_by: "extended_when_it_ends",
+    },
+    Fault {
+        name: "read_back_looks_before_it_puts",
+        tree: Tree::Life,
+        file: BOOK,
+        changes: &[FOUND_OR_PUT],
+        found_by: "repeated_while_read",
+    },
+    Fault {
+        name: "given_up_though_the_log_has_it",
+        tree: Tree::Life,
+        file: LIVE,
+        changes: &[GIVEN_UP],
+        found_by: "forgotten_when_read",
     },
 ];

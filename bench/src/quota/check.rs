@@ -120,8 +120,7 @@ fn may_use<'a>(quota: &'a LiveQuota, tenants: &'a [String]) -> Contender<'a> {
 }
 
 fn full_check<'a>(quota: &'a LiveQuota, checks: &'a [Check]) -> Contender<'a> {
-    let asks =
-        move |check: &&Check| quota.check(check, NOW).is_ok_and(|outcome| outcome.decision == Decision::Allow);
+    let asks = move |check: &&Check| quota.check(check, NOW).is_ok_and(|outcome| outcome.decision == Decision::Allow);
     Contender { name: "odometer_check", share: 4, ask: Box::new(move |of| checks[of].iter().filter(asks).count()) }
 }
 

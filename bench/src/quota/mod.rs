@@ -58,8 +58,7 @@ fn site(limit: i64) -> anyhow::Result<(Processor, LiveQuota)> {
     let mut processor = Processor::restore(options, &PartitionState::default(), None, live)?;
     let limits = vec![Limit { grace_percent: Some(0), ..Limit::usage(METER, Some(limit)) }];
     let plan = Plan { name: "free".into(), limits, is_default: true };
-    let controls =
-        [Control::Definitions(Definitions::built_in()), Control::Plan { plan, origin: PlanOrigin::Config }];
+    let controls = [Control::Definitions(Definitions::built_in()), Control::Plan { plan, origin: PlanOrigin::Config }];
     for (offset, control) in (0..).zip(&controls) {
         let bytes = encode_control(control, Origin::default());
         processor.handle(&LogEntry { partition: 0, offset, append_time: NOW, bytes })?;

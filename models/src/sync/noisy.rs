@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 pub(crate) use std::sync::atomic::Ordering;
-pub(crate) use std::sync::{MutexGuard, PoisonError};
 use std::sync::{LockResult, atomic};
+pub(crate) use std::sync::{MutexGuard, PoisonError};
 
 thread_local! {
     static STATE: Cell<u64> = const { Cell::new(0x9e37_79b9_7f4a_7c15) };
