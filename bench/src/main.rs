@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 mod core;
 mod e2e;
 mod keep;
+mod quota;
 mod report;
 
 #[global_allocator]
@@ -27,6 +28,8 @@ enum Command {
     Scale(e2e::scale::Args),
     /// From a node's start until it answers for all partitions, from a snapshot.
     Recovery(e2e::recovery::Args),
+    /// Quota in this process, beside other libraries.
+    Quota(quota::Args),
     /// Keeps the medians of several runs as a dated result; see bench/run.
     Keep(keep::Args),
 }
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Command::E2e(args) => e2e::run(&args),
         Command::Scale(args) => e2e::scale::run(&args),
         Command::Recovery(args) => e2e::recovery::run(&args),
+        Command::Quota(args) => quota::run(&args),
         Command::Keep(args) => keep::run(&args),
     }
 }

@@ -328,18 +328,23 @@ fn decoded<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
 }
 
 impl LiveQuota {
-    /// The log has a reservation.
+    /// The log has a reservation. Found or put in one step: the same request may be
+    /// decided here meanwhile, or given up.
     fn book(&self, tenant: &str, id: &str, ledger: Ledger) {
-        if let Some(hold) = self.hold(tenant, id) {
-            hold.lock().is_booked = true;
-            return;
-        }
+        use dashmap::mapref::entry::Entry;
+        let vacant = match self.shared.holds.entry(hold_key(tenant, id)) {
+            Entry::Occupied(found) => {
+                found.get().lock().is_booked = true;
+                return;
+            }
+            Entry::Vacant(vacant) => vacant,
+        };
         let account = self.shared.account_of_log(tenant);
         // Only tells whether subjects and keys are limited; any time does.
         let counters = self.shared.counters_of(&account, &ledger, TimeMs(ledger.expires_ms));
+        let ends_ms = ledger.ends_ms();
         let hold = Arc::new(Hold::booked(account, id, counters, ledger));
-        let ends_ms = hold.lock().ledger.ends_ms();
-        self.shared.holds.insert(hold_key(tenant, id), Arc::clone(&hold));
+        vacant.insert(Arc::clone(&hold));
         if let Some(ends_ms) = ends_ms {
             self.shared.watch(hold, ends_ms);
         }
@@ -351,7 +356,8 @@ impl LiveQuota {
         let Some(hold) = self.hold(tenant, id) else { return };
         let mut state = hold.lock();
         hold.take(&mut state, action, &[]);
-        let watched = matches!(action, Action::Commit { .. }).then(|| state.ledger.ends_ms()).flatten();
+        let watched =
+            matches!(action, Action::Commit { .. } | Action::Extend { .. }).then(|| state.ledger.ends_ms()).flatten();
         drop(state);
         if let Some(ends_ms) = watched {
             self.shared.watch(hold, ends_ms);

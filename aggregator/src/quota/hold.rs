@@ -65,9 +65,10 @@ impl Hold {
     /// Applies what was decided about it, and brings the words along. What it was
     /// admitted for besides is on them already.
     pub(crate) fn take(&self, state: &mut HoldState, action: &Action, admitted: &[(usize, i64)]) {
-        state.ledger.apply(action);
-        if let Action::Commit { settle_until_ms: Some(_), .. } = action {
-            state.is_over = false;
+        let is_new = state.ledger.apply(action);
+        // Another owner extended it in time, or it is spent all the same.
+        if let Action::Extend { .. } | Action::Commit { settle_until_ms: Some(_), .. } = action {
+            state.is_over &= !is_new;
         }
         for (line, amount) in admitted {
             state.held[*line] += amount;

@@ -101,12 +101,14 @@ impl Ledger {
         self.operations.contains(&op)
     }
 
-    /// Applies what was decided about it; a repetition changes nothing.
-    pub(crate) fn apply(&mut self, action: &Action) {
+    /// Applies what was decided about it, and whether it was news; a repetition changes
+    /// nothing.
+    pub(crate) fn apply(&mut self, action: &Action) -> bool {
         match action {
-            Action::Reserve { .. } => {}
+            Action::Reserve { .. } => false,
             Action::Extend { op, expires_ms, add } => {
-                if self.remember(*op) && self.phase == Phase::Open {
+                let is_new = self.remember(*op) && self.phase == Phase::Open;
+                if is_new {
                     self.expires_ms = *expires_ms;
                     for item in add {
                         if let Some(line) = self.line_mut(&item.meter) {
@@ -114,9 +116,11 @@ impl Ledger {
                         }
                     }
                 }
+                is_new
             }
             Action::Commit { op, items, settle_until_ms } => {
-                if self.remember(*op) && self.phase != Phase::Ended {
+                let is_new = self.remember(*op) && self.phase != Phase::Ended;
+                if is_new {
                     for item in items {
                         if let Some(line) = self.line_mut(&item.meter) {
                             line.committed = Some(item.amount);
@@ -126,11 +130,14 @@ impl Ledger {
                         self.phase = Phase::Settling { until_ms };
                     }
                 }
+                is_new
             }
             Action::Release { op } => {
-                if self.remember(*op) {
+                let is_new = self.remember(*op);
+                if is_new {
                     self.phase = Phase::Ended;
                 }
+                is_new
             }
         }
     }

@@ -146,7 +146,8 @@ impl LiveQuota {
                 Next::Remember => {}
                 Next::Forget => {
                     let key = hold_key(&hold.account.tenant, &hold.id);
-                    self.shared.holds.remove_if(&key, |_, known| Arc::ptr_eq(known, &hold));
+                    let is_vain = |known: &Arc<Hold>| Arc::ptr_eq(known, &hold) && !known.lock().is_booked;
+                    self.shared.holds.remove_if(&key, |_, known| is_vain(known));
                 }
             }
         }

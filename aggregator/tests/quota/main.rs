@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod admission;
+mod agreement;
 mod life;
+mod read_back;
 mod support;
 mod takeover;

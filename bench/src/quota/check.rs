@@ -1,0 +1,194 @@
+//! What one check costs in this process: nanoseconds of one thread, with one counter
+//! and with many at random, each library in turn in every round.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::Parser;
+use governor::{DefaultKeyedRateLimiter, Quota};
+use limitador::RateLimiter;
+use limitador::counter::Counter;
+use limitador::limit::{Context, Expression, Namespace};
+use limitador::storage::CounterStorage as _;
+use limitador::storage::in_memory::InMemoryStorage;
+use odometer_aggregator::LiveQuota;
+use odometer_bench::random::Random;
+use odometer_schemas::quota::{Check, Decision, Item, Who};
+use serde_json::{Map, Value, json};
+
+use super::{METER, NOW, WINDOW_S, site};
+use crate::report;
+
+/// No check of a run comes near it.
+const LIMIT: i64 = 1 << 40;
+/// Requests that are made before and asked in turn: as if just parsed, in the order in
+/// which they are asked.
+const REQUESTS: usize = 1 << 14;
+
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// Counters, where there are many.
+    #[arg(long, default_value_t = 100_000)]
+    cells: u64,
+    /// Rounds; the median is reported.
+    #[arg(long, default_value_t = 101)]
+    rounds: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let one = measure(1, args.rounds)?;
+    let many = measure(args.cells, args.rounds)?;
+    let mut figures = vec![("rounds", json!(args.rounds)), ("cells", json!(args.cells))];
+    let rows: Vec<(String, Value)> = one.into_iter().zip(many).map(row).collect();
+    figures.extend(rows.iter().map(|(name, row)| (name.as_str(), row.clone())));
+    report::print(args.json, &figures);
+    Ok(())
+}
+
+fn row(((name, one), (_, many)): ((&'static str, f64), (&'static str, f64))) -> (String, Value) {
+    let row = Map::from_iter([
+        ("one_ns".to_owned(), json!(report::round(one, 1))),
+        ("many_ns".to_owned(), json!(report::round(many, 1))),
+    ]);
+    (format!("{name}_ns"), row.into())
+}
+
+/// One way to ask, about the request of a number.
+struct Contender<'a> {
+    name: &'static str,
+    /// Of requests, the part that a round asks: slow ways fewer, so that rounds are
+    /// alike.
+    share: usize,
+    ask: Box<dyn Fn(std::ops::Range<usize>) -> usize + 'a>,
+}
+
+/// Median nanoseconds by contender.
+fn measure(cells: u64, rounds: usize) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let mut random = Random::new(42);
+    let tenants: Vec<String> = (0..REQUESTS).map(|_| tenant(random.below(cells))).collect();
+    let (_processor, quota) = site(LIMIT)?;
+    let checks: Vec<Check> = tenants.iter().map(|tenant| check(tenant)).collect();
+    for number in 0..cells {
+        quota.check(&check(&tenant(number)), NOW)?;
+    }
+    let limitador = Limitador::new(cells, &tenants)?;
+    let governor = governor(cells);
+    let contenders = [
+        may_use(&quota, &tenants),
+        full_check(&quota, &checks),
+        of_governor(&governor, &tenants),
+        limitador.storage(),
+        limitador.limiter(),
+    ];
+    let mut taken: Vec<Vec<f64>> = contenders.iter().map(|_| Vec::with_capacity(rounds)).collect();
+    for round in 0..rounds {
+        for (contender, taken) in contenders.iter().zip(&mut taken) {
+            let asked = REQUESTS / contender.share;
+            let from = round % contender.share * asked;
+            let began = Instant::now();
+            let said_yes = black_box((contender.ask)(from..from + asked));
+            taken.push(began.elapsed().as_nanos() as f64 / asked as f64);
+            anyhow::ensure!(said_yes == asked, "{} let {said_yes} of {asked} through", contender.name);
+        }
+    }
+    Ok(contenders.iter().zip(taken).map(|(contender, taken)| (contender.name, median(taken))).collect())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn tenant(number: u64) -> String {
+    format!("tenant-{number:06}")
+}
+
+fn check(tenant: &str) -> Check {
+    let who = Who { tenant: tenant.to_owned(), ..Who::default() };
+    Check { who, items: vec![Item { meter: METER.into(), amount: 1 }] }
+}
+
+fn may_use<'a>(quota: &'a LiveQuota, tenants: &'a [String]) -> Contender<'a> {
+    let asks = move |tenant: &&String| quota.may_use(tenant, METER, 1, NOW) == Some(Decision::Allow);
+    Contender { name: "odometer_may_use", share: 1, ask: Box::new(move |of| tenants[of].iter().filter(asks).count()) }
+}
+
+fn full_check<'a>(quota: &'a LiveQuota, checks: &'a [Check]) -> Contender<'a> {
+    let asks = move |check: &&Check| quota.check(check, NOW).is_ok_and(|outcome| outcome.decision == Decision::Allow);
+    Contender { name: "odometer_check", share: 4, ask: Box::new(move |of| checks[of].iter().filter(asks).count()) }
+}
+
+fn governor(cells: u64) -> DefaultKeyedRateLimiter<String> {
+    let limiter = DefaultKeyedRateLimiter::dashmap(Quota::per_second(NonZeroU32::MAX));
+    for number in 0..cells {
+        // Only whether it is known counts here.
+        let _ = limiter.check_key(&tenant(number));
+    }
+    limiter
+}
+
+/// It has no check that changes nothing: this one takes.
+fn of_governor<'a>(limiter: &'a DefaultKeyedRateLimiter<String>, tenants: &'a [String]) -> Contender<'a> {
+    let asks = move |tenant: &&String| limiter.check_key(tenant).is_ok();
+    Contender { name: "governor", share: 1, ask: Box::new(move |of| tenants[of].iter().filter(asks).count()) }
+}
+
+struct Limitador<'a> {
+    storage: InMemoryStorage,
+    counters: Vec<Counter>,
+    limiter: RateLimiter,
+    namespace: Namespace,
+    contexts: Vec<Context<'a>>,
+}
+
+/// Contexts take kilobytes each.
+const CONTEXTS: usize = REQUESTS / 16;
+
+impl Limitador<'_> {
+    /// One limit, counted by tenant.
+    fn new(cells: u64, tenants: &[String]) -> anyhow::Result<Self> {
+        let by_tenant = Expression::parse("tenant").context("limitador cannot read its variable")?;
+        let limit = limitador::limit::Limit::new("calls", 1 << 40, WINDOW_S, vec![], vec![by_tenant]);
+        let context = |tenant: &str| Context::from(HashMap::from([("tenant".to_owned(), tenant.to_owned())]));
+        let counter = |tenant: &str| {
+            let counter = Counter::new(limit.clone(), &context(tenant)).ok().flatten();
+            counter.context("limitador finds no counter")
+        };
+        let (storage, limiter) = (InMemoryStorage::new(2 * cells), RateLimiter::new(2 * cells));
+        limiter.add_limit(limit.clone());
+        let namespace = Namespace::from("calls");
+        for number in 0..cells {
+            let tenant = tenant(number);
+            storage.update_counter(&counter(&tenant)?, 1).ok().context("limitador cannot count")?;
+            let counted = limiter.update_counters(&namespace, &context(&tenant), 1);
+            counted.ok().context("limitador cannot count")?;
+        }
+        let counters = tenants.iter().map(|tenant| counter(tenant)).collect::<Result<_, _>>()?;
+        let contexts = tenants.iter().take(CONTEXTS).map(|tenant| context(tenant)).collect();
+        Ok(Self { storage, counters, limiter, namespace, contexts })
+    }
+
+    /// The storage alone, asked with counters that stand ready.
+    fn storage(&self) -> Contender<'_> {
+        let asks = |counter: &&Counter| self.storage.is_within_limits(counter, 1).is_ok_and(|is_within| is_within);
+        let ask = move |of: std::ops::Range<usize>| self.counters[of].iter().filter(asks).count();
+        Contender { name: "limitador_storage", share: 4, ask: Box::new(ask) }
+    }
+
+    /// As its users ask, with contexts that stand ready.
+    fn limiter(&self) -> Contender<'_> {
+        let asks = |context: &&Context<'_>| {
+            self.limiter.is_rate_limited(&self.namespace, context, 1).is_ok_and(|result| !result.limited)
+        };
+        let ask = move |of: std::ops::Range<usize>| {
+            self.contexts[of.start % CONTEXTS..][..of.len()].iter().filter(asks).count()
+        };
+        Contender { name: "limitador", share: REQUESTS / CONTEXTS, ask: Box::new(ask) }
+    }
+}
