@@ -48,7 +48,7 @@ fn main() {
     writeln!(
         variants,
         "/// The models on every faulty copy, by the fault's name.\n\
-         pub const FAULTY: &[(&str, &[(&str, fn())])] = &[{}];",
+         pub const FAULTY: &[(&str, Models)] = &[{}];",
         copies.join(", ")
     )
     .expect("memory");
@@ -88,7 +88,10 @@ fn write_tree(here: &Path, out: &Path, tree: Tree, fault: Option<&Fault>) {
     assert!(is_planted, "{name}: {:?} is not among the copied files", fault.map(|fault| fault.file));
     write(&out.join(name).join("quota/sync.rs"), &format!("//! A checker's.\n{}\n", tree.sync()));
     // The models see what the module keeps to itself.
-    let models = placed(&here.join("src/models").join(format!("{}.rs", tree.models())), "models");
+    let source = here.join("src/models").join(format!("{}.rs", tree.models()));
+    let copy = out.join(name).join("models.rs");
+    write(&copy, &fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display())));
+    let models = placed(&copy, "models");
     let modules = out.join(name).join("quota/mod.rs");
     let own = match tree {
         Tree::Life => fs::read_to_string(&modules).unwrap_or_else(|error| panic!("{name}: {error}")),

@@ -67,6 +67,7 @@ const SEVERAL: &str = "quota/several.rs";
 const HOLD: &str = "quota/hold.rs";
 const BOOK: &str = "quota/book.rs";
 const DECIDE: &str = "quota/decide.rs";
+const LEDGER: &str = "quota/ledger.rs";
 const LIVE: &str = "quota/live.rs";
 
 const EXCHANGE: [&str; 2] = [
@@ -107,10 +108,8 @@ const DRAW_UNDER_LOCK: [&str; 2] = [
 ];
 const EXPIRE_UNDER_LOCK: [&str; 2] =
     ["let was_over = ", "drop(state);\n        let mut state = self.lock();\n        let was_over = "];
-const EXTEND_UNDER_LOCK: [&str; 2] = [
-    "hold.take(&mut state, &action, &admitted);",
-    "drop(state);\n        let mut state = hold.lock();\n        hold.take(&mut state, &action, &admitted);",
-];
+const ONCE: [&str; 2] =
+    ["let is_new = self.remember(*op) && self.phase == Phase::Open;", "let is_new = self.phase == Phase::Open;"];
 const COMMIT_UNDER_LOCK: [&str; 2] = [
     "let late = state.is_over;",
     "let late = state.is_over;\n        drop(state);\n        let mut state = hold.lock();",
@@ -231,10 +230,10 @@ pub const FAULTS: &[Fault] = &[
         found_by: "extended_when_it_ends",
     },
     Fault {
-        name: "extend_decides_before_it_locks",
+        name: "read_back_counts_again",
         tree: Tree::Life,
-        file: DECIDE,
-        changes: &[EXTEND_UNDER_LOCK],
+        file: LEDGER,
+        changes: &[ONCE],
         found_by: "extended_when_it_ends",
     },
     Fault {

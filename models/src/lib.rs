@@ -19,4 +19,7 @@ mod map;
 pub mod search;
 mod sync;
 
+/// Models, by name.
+pub type Models = &'static [(&'static str, fn())];
+
 include!(concat!(env!("OUT_DIR"), "/variants.rs"));

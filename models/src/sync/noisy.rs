@@ -21,7 +21,7 @@ fn step_aside() {
     x ^= x >> 7;
     x ^= x << 17;
     STATE.set(x);
-    if x % 2 == 0 {
+    if x.is_multiple_of(2) {
         std::thread::yield_now();
     }
 }
