@@ -27,6 +27,7 @@ pub(super) struct CloudEvent<'a> {
     pub(super) event_type: Cow<'a, str>,
     pub(super) subject: Option<Cow<'a, str>>,
     pub(super) tenant: Option<Cow<'a, str>>,
+    pub(super) reservation: Option<Cow<'a, str>>,
     pub(super) time: Option<TimeMs>,
     /// The data as JSON text; none when there is none or it is opaque.
     pub(super) data: Option<Cow<'a, str>>,
@@ -41,6 +42,7 @@ struct Attributes<'a> {
     event_type: Option<Cow<'a, str>>,
     subject: Option<Cow<'a, str>>,
     tenant: Option<Cow<'a, str>>,
+    reservation: Option<Cow<'a, str>>,
     time: Option<Cow<'a, str>>,
     datacontenttype: Option<Cow<'a, str>>,
     dataschema: Option<Cow<'a, str>>,
@@ -56,6 +58,7 @@ impl<'a> Attributes<'a> {
             "type" => ("type", &mut self.event_type),
             "subject" => ("subject", &mut self.subject),
             "tenant" => ("tenant", &mut self.tenant),
+            "reservation" => ("reservation", &mut self.reservation),
             "time" => ("time", &mut self.time),
             "datacontenttype" => ("datacontenttype", &mut self.datacontenttype),
             "dataschema" => ("dataschema", &mut self.dataschema),
@@ -84,6 +87,7 @@ impl<'a> Attributes<'a> {
             event_type: required("type", self.event_type)?,
             subject: optional("subject", self.subject)?,
             tenant: optional("tenant", self.tenant)?,
+            reservation: optional("reservation", self.reservation)?,
             time: self.time.as_deref().map(time_of).transpose()?,
             data: optional("dataschema", self.dataschema).and(Ok(data))?,
         })

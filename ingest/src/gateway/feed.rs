@@ -126,7 +126,7 @@ impl<'d> Feeder<'d> {
                 time: event.time,
                 subject: owner.subject.map(str::to_owned),
                 dimensions: meter.dimensions(&found, amount.unique_value)?,
-                reservation: None,
+                reservation: event.reservation.clone().map(Cow::into_owned),
             };
             check(&record, meter.meter).map_err(|refusal| owner.blame(refusal))?;
             records.push(record);

@@ -48,6 +48,7 @@
 //! | `source` and `dataschema` are not parsed as URIs: they are only compared, or not used | |
 //! | data is JSON when `datacontenttype` says so or is absent; any other data is opaque | |
 //! | the tenant is the extension `tenant`, and `subject` the record's subject; without it the tenant is `subject`, and there is no subject; at `/api/v1/events` the latter always | `missing` |
+//! | the extension `reservation` names what the usage draws down | |
 //! | some meter counts its `type` | `unknown_type` |
 //! | a meter without value path counts 1, one whose value is absent makes no record; the event makes one at least | `no_value` |
 //! | a value or kept dimension that is there must be usable, else the whole event is refused | as above |

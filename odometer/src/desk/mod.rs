@@ -10,8 +10,8 @@ pub(crate) mod owners;
 mod requests;
 mod scribe;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use odometer_aggregator::LiveQuota;
@@ -46,6 +46,10 @@ pub(crate) fn router(desk: Arc<Desk>) -> axum::Router {
     axum::Router::new().route(owners::ROUTE, post(forwarded)).with_state(desk)
 }
 
+/// Locks that keep decisions about one reservation in order: far more than cores, so
+/// that different reservations seldom share one.
+const TURNS: usize = 256;
+
 /// Longest wait of a strict operation for the log, and for this node to read it back.
 const STRICT_MAX: Duration = Duration::from_secs(5);
 
@@ -60,6 +64,9 @@ pub(crate) struct Desk {
     /// limits, nothing of what was used.
     stand_in: LiveQuota,
     plans: Vec<Plan>,
+    /// Held from a decision about a reservation until it is on its way to the log; by
+    /// the reservation's id.
+    turns: [Mutex<()>; TURNS],
     /// Ends with the desk.
     _expiry: Expiry,
 }
@@ -86,6 +93,7 @@ impl Desk {
             owners: Owners::new(books, node.footing.owner().into())?,
             stand_in: LiveQuota::stand_in(definitions),
             plans,
+            turns: [const { Mutex::new(()) }; TURNS],
             _expiry: Expiry::start(node.cells.clone(), log.partitions())?,
             log,
         })
@@ -157,19 +165,41 @@ impl Desk {
         if !is_durable(request) {
             return ask(quota, request, now).map(|outcome| answer(outcome, request, (now, lag_ms)));
         }
-        // A place first: what is decided must get into the log.
-        let place = self.scribe.place(partition)?;
-        let mut outcome = ask(quota, request, now)?;
-        let Some(operation) = outcome.operation.take() else {
-            return Ok(answer(outcome, request, (now, lag_ms)));
-        };
-        if is_strict(request) {
-            let written = place.write_and_tell(epoch, operation);
+        let (outcome, written) = self.decide_and_write((partition, epoch), quota, request, now)?;
+        if let Some(written) = written {
             self.read_back(partition, (quota, epoch), request, written).await?;
-        } else {
-            place.write(epoch, operation);
         }
         Ok(answer(outcome, request, (now, lag_ms)))
+    }
+
+    /// Decides and hands over what the log must be told; for a strict question also
+    /// where to hear that it was.
+    fn decide_and_write(
+        &self,
+        (partition, epoch): (u32, u64),
+        quota: &LiveQuota,
+        request: &QuotaRequest,
+        now: TimeMs,
+    ) -> Result<(Outcome, Option<Written>), QuotaError> {
+        // A place first: what is decided must get into the log.
+        let place = self.scribe.place(partition)?;
+        let _in_order = self.turn_of(reservation_of(request));
+        let mut outcome = ask(quota, request, now)?;
+        let written = match outcome.operation.take() {
+            Some(operation) if is_strict(request) => Some(place.write_and_tell(epoch, operation)),
+            Some(operation) => {
+                place.write(epoch, operation);
+                None
+            }
+            None => None,
+        };
+        Ok((outcome, written))
+    }
+
+    /// Decisions about one reservation reach the log in their order.
+    fn turn_of(&self, id: &str) -> MutexGuard<'_, ()> {
+        let turn = id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        self.turns[turn % TURNS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until this node has read its decision back from the log, as the owner. An
@@ -236,15 +266,8 @@ impl QuotaService for Desk {
         if is_strict(request) {
             return None;
         }
-        let decide = || {
-            let place = self.scribe.place(partition)?;
-            let mut outcome = ask(&quota, request, now)?;
-            if let Some(operation) = outcome.operation.take() {
-                place.write(epoch, operation);
-            }
-            Ok(answer(outcome, request, (now, lag_ms)))
-        };
-        Some(decide())
+        let decided = self.decide_and_write((partition, epoch), &quota, request, now);
+        Some(decided.map(|(outcome, _)| answer(outcome, request, (now, lag_ms))))
     }
 
     fn decide(&self, request: QuotaRequest) -> BoxFuture<'_, Result<Answer, QuotaError>> {

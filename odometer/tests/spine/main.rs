@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod kill;
+mod quota;
 mod support;
 mod tamper;
 #[path = "../common/tampers.rs"]
