@@ -49,7 +49,10 @@ impl Announcer {
     pub(crate) fn envelopes(&mut self, partition: u32, owned: &Owned) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut envelopes = Vec::from_iter(self.envelope(partition, owned)?);
         envelopes.extend(self.missing_plans(&owned.processor).map(|plan| control(&plan)));
-        envelopes.push(control(&Control::Owner { epoch: owned.epoch }));
+        // An epoch is claimed once, so a record of it is this node's.
+        if owned.processor.quota_epoch() < owned.epoch {
+            envelopes.push(control(&Control::Owner { epoch: owned.epoch }));
+        }
         Ok(envelopes)
     }
 

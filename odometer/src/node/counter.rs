@@ -410,7 +410,8 @@ fn took_over(
     };
     let is_told = takeover.go_on(partition, log)?;
     owned.takeover = Some(takeover);
-    Ok(is_told && owned.processor.quota_epoch() >= owned.epoch)
+    // A newer one says that this node was followed.
+    Ok(is_told && owned.processor.quota_epoch() == owned.epoch)
 }
 
 /// Adds what a partition changed to a batch.

@@ -70,7 +70,7 @@ pub(crate) fn json(args: &[&str]) -> Value {
 /// Runs `verify` on the books that `place` names and returns its exit code and what it
 /// printed.
 pub(crate) fn verify_at(place: [&str; 2]) -> (i32, String) {
-    let output = run(&["verify", "--wait", "60", place[0], place[1]]);
+    let output = run(&["verify", "--wait", "240", place[0], place[1]]);
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
