@@ -1,14 +1,14 @@
 //! Quota: may this tenant go on? Decided in memory while the work is running, and kept
 //! right by the log.
 //!
-//! What is settled and held of one (scope, meter, period) is one atomic [`word`]. The
-//! live side ([`live`], [`decide`]) admits on it, from any thread; the log's side
-//! ([`book`]) is a function of the log, like totals are, and brings the live side along.
+//! What is settled and held of one (scope, meter, period) is one atomic `word`. The
+//! live side (`live`, `decide`) admits on it, from any thread; the log's side
+//! (`book`) is a function of the log, like totals are, and brings the live side along.
 //! A decision made here stands on the words before its record is in the log; read back,
 //! the record finds it there and changes nothing.
 //!
-//! Reading path: [`word`] → [`several`] → [`ledger`] (one reservation) → [`hold`] (it
-//! and its words) → [`decide`] → [`book`].
+//! Reading path: `word` → `several` → `ledger` (one reservation) → `hold` (it
+//! and its words) → `decide` → `book`.
 
 mod account;
 mod book;
