@@ -249,6 +249,12 @@ impl Model {
 
     pub(super) fn wait(&mut self, ms: i64) {
         self.now_ms += ms;
+        // Expiries are looked at in steps: right after its end a reservation may be
+        // over or not.
+        let is_due = |of: &Reservation, now_ms: i64| !of.is_over && (of.ends_ms..of.ends_ms + 500).contains(&now_ms);
+        while self.reservations.values().any(|reservation| is_due(reservation, self.now_ms)) {
+            self.now_ms += 500;
+        }
         for reservation in self.reservations.values_mut() {
             reservation.is_over |= reservation.ends_ms < self.now_ms;
         }
