@@ -12,8 +12,7 @@ use odometer_schemas::digest::{Digest, RecordHash};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::time::{Interval, MINUTE_MS, TimeMs};
 
-use crate::quota::Word;
-use crate::quota::as_settled;
+use crate::quota::{Watch, Word, as_settled};
 
 /// Minutes that a cell shows live. Longer windows are answered from rollups.
 pub const RECENT_MINUTES: usize = 8;
@@ -36,8 +35,16 @@ pub struct Cell {
     /// Digest of the accepted records, low half first. Only the writer reads it.
     digest: [AtomicU64; 2],
     recent: [RecentMinute; RECENT_MINUTES],
-    /// What quota decides on: settled and held, on a line of its own.
+    decided: Decided,
+}
+
+/// What quota decides on, on a line of its own: deciders change it too.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Decided {
+    /// Settled and held.
     word: Word,
+    watch: Watch,
 }
 
 /// One minute of event time. A slot is reused when its minute has passed out of the
@@ -67,7 +74,7 @@ impl Cell {
             sum: Default::default(),
             digest: Default::default(),
             recent: std::array::from_fn(|_| minute()),
-            word: Word::default(),
+            decided: Decided::default(),
         }
     }
 
@@ -94,7 +101,13 @@ impl Cell {
     #[inline]
     #[must_use]
     pub fn word(&self) -> &Word {
-        &self.word
+        &self.decided.word
+    }
+
+    /// What of its limit was told, and when to look again.
+    #[inline]
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.decided.watch
     }
 
     /// Accepted records.
@@ -155,7 +168,7 @@ impl Cell {
         self.settled.store(saturated, Relaxed);
         let change = as_settled(saturated) - as_settled(before) + held_change;
         if change != 0 {
-            self.word.move_by(change);
+            self.decided.word.move_by(change);
         }
     }
 
@@ -199,7 +212,7 @@ impl Cell {
     pub(crate) fn prefetch(&self, minute_ms: i64) {
         crate::prefetch::prefetch(std::slice::from_ref(&self.start_ms), 0);
         crate::prefetch::prefetch(&self.recent, ring_index(minute_ms));
-        crate::prefetch::prefetch(std::slice::from_ref(&self.word), 0);
+        crate::prefetch::prefetch(std::slice::from_ref(&self.decided), 0);
     }
 }
 
@@ -253,6 +266,13 @@ impl LiveCells {
     #[must_use]
     pub fn tenants(&self) -> usize {
         self.tenants.len()
+    }
+
+    /// Looks at every counter of a tenant.
+    pub(crate) fn each(&self, tenant: &str, mut look: impl FnMut(&LiveUsage)) {
+        if let Some(found) = self.tenants.get(tenant) {
+            found.iter().for_each(&mut look);
+        }
     }
 
     /// The counter of a tenant's meter in a period; made if nobody asked for it yet.

@@ -16,7 +16,7 @@ use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::{RejectReason, Verdict, VerdictCounts, pack};
 
 use crate::dedupe::{Ids, Marks, Seen};
-use crate::quota::{Layers, QuotaBook};
+use crate::quota::{Entry, Layers, QuotaBook};
 use crate::rules::Rules;
 use crate::totals::{Counting, SeriesId, SeriesKey, Target, Totals};
 
@@ -66,6 +66,12 @@ pub(crate) struct Place {
     pub(crate) offset: u64,
     pub(crate) append_time: TimeMs,
     pub(crate) log_time: TimeMs,
+}
+
+impl Place {
+    fn entry(&self) -> Entry {
+        Entry { offset: self.offset, append_time: self.append_time }
+    }
 }
 
 /// The partition's state that judging reads and changes.
@@ -172,7 +178,22 @@ impl Bench<'_> {
             false => 0,
         };
         self.totals.add(target, &seen, Counting { hash: one.hashed.hash, is_recent, held_change });
+        let plans = self.quota.plans_version();
+        if self.totals.counted(series).is_some_and(|cell| cell.watch().is_due(cell.settled(), plans)) {
+            self.look(series, one.place);
+        }
         Verdict::Accepted
+    }
+
+    /// Tells what a series' total crossed of its limit.
+    #[cold]
+    fn look(&mut self, series: SeriesId, place: Place) {
+        let (tenant, meter) = self.totals.names(series);
+        // Nothing else can be limited.
+        let adds_up = matches!(self.totals.active(series), Some(Aggregation::Sum | Aggregation::Count));
+        if let Some(cell) = self.totals.counted(series) {
+            self.quota.look_at_total(place.entry(), (&tenant, &meter), cell, adds_up);
+        }
     }
 
     /// Draws a record's reservation down, and settles it for its subject and key; by
@@ -194,7 +215,7 @@ impl Bench<'_> {
             let key = dimensions.find(|(name, _)| *name == KEY_DIMENSION).map(|(_, value)| value);
             let (subject, key) = (record.subject.map(text).or(user.0.as_deref()), key.or(user.1.as_deref()));
             let layers = Layers { tenant: &tenant, subject, key };
-            self.quota.settle(layers, &meter, target.period, quantity);
+            self.quota.settle(one.place.entry(), layers, &meter, (target.period, quantity));
         }
         let cell = self.totals.cell(target);
         reservation.map_or(0, |id| self.quota.draw((&tenant, id), &meter, quantity, &cell))

@@ -147,14 +147,15 @@ impl Processor {
             None => (0, TimeMs(0), Ids::new(first_rule, options.placement_seed)),
         };
         let LiveState { cells, quota: live } = live;
-        let mut totals = Totals::new(cells);
+        let mut totals = Totals::new(cells.clone());
         restore_totals(&mut totals, &hasher, state)?;
         for (tenant, anchors) in rules.anchors() {
             live.set_anchors(tenant, anchors.clone());
         }
         live.set_meters(rules.definitions.as_ref());
-        let mut quota = QuotaBook::new(live);
+        let mut quota = QuotaBook::new(live, cells);
         quota.restore(&state.quota).map_err(|what| unreadable(&what))?;
+        quota.remember(&state.alerts);
         let mut restored = Self {
             options,
             hasher,
@@ -351,6 +352,7 @@ impl Processor {
             rules: rules_changed.then(|| self.rules.to_bytes()),
             definitions: std::mem::take(&mut self.definitions),
             quota: self.quota.take_dirty(),
+            alerts: self.quota.take_alerts(),
         };
         if rules_changed {
             let rules = &self.rules;

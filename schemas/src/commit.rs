@@ -5,7 +5,7 @@
 use bincode::{Decode, Encode};
 
 use crate::definitions::Definitions;
-use crate::quota::QuotaRow;
+use crate::quota::{AlertRow, QuotaRow};
 use crate::time::TimeMs;
 use crate::verdict::VerdictCounts;
 
@@ -34,6 +34,8 @@ pub struct PartitionCommit {
     pub definitions: Vec<DefinitionsAt>,
     /// Changed quota state, absolute values.
     pub quota: Vec<QuotaRow>,
+    /// Limits that were crossed, ascending.
+    pub alerts: Vec<AlertRow>,
 }
 
 /// Definitions and the offset of the envelope that brought them.
@@ -112,6 +114,8 @@ pub struct PartitionState {
     pub rules: Option<Vec<u8>>,
     /// All quota state of the partition.
     pub quota: Vec<QuotaRow>,
+    /// All alerts of the partition, ascending.
+    pub alerts: Vec<AlertRow>,
 }
 
 impl PartitionState {

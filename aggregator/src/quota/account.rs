@@ -29,7 +29,7 @@ pub(crate) struct Policy {
 impl Policy {
     fn new(from: &str, limit: &Limit) -> Self {
         Self {
-            name: format!("{from}/{}/{}", limit.meter, limit.scope).into(),
+            name: super::policy_name(from, &limit.meter, limit.scope).into(),
             meter: limit.meter.as_str().into(),
             scope: limit.scope,
             kind: limit.kind,
@@ -81,6 +81,7 @@ impl Terms {
 /// The counter behind a limit that no total stands for: of a subject, of a key, of
 /// what runs side by side.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct OwnCounter {
     word: Word,
     settled: AtomicI64,

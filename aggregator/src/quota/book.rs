@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use odometer_schemas::quota::{
-    Action, Limit, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, REMEMBERED_MS, Scope, TenantTerms,
+    Action, AlertRow, Kind, Limit, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, REMEMBERED_MS, Scope,
+    TenantTerms,
 };
 use odometer_schemas::time::{Interval, TimeMs};
 
 use super::account::{OwnCounter, OwnKey};
+use super::alarm::{Alarm, Bound, Counted, Entry, Watch};
 use super::hold::Hold;
 use super::ledger::Ledger;
 use super::live::{LiveQuota, hold_key};
-use crate::cells::Cell;
+use crate::cells::{Cell, LiveCells, LiveUsage};
 
 /// Tenant, subject and key of an accepted record.
 #[derive(Clone, Copy, Debug)]
@@ -29,19 +31,30 @@ pub(crate) struct Layers<'a> {
 #[derive(Debug)]
 pub(crate) struct QuotaBook {
     live: LiveQuota,
+    cells: LiveCells,
+    alarm: Alarm,
+    /// Raised with every change of `plans`.
+    plans_version: u32,
     epoch: u64,
     plans: BTreeMap<String, (Plan, PlanOrigin)>,
     terms: HashMap<String, TenantTerms>,
     reservations: HashMap<Box<str>, Booked>,
     /// Reservations by when they may be forgotten.
     forgettable: BTreeSet<(i64, Box<str>)>,
-    counters: HashMap<(String, OwnKey), Arc<OwnCounter>>,
+    counters: HashMap<(String, OwnKey), Settled>,
     /// Some plan or override limits subjects or keys.
     is_layered: bool,
     dirty: BTreeSet<RowKey>,
 }
 
 type RowKey = (QuotaRowKind, String, String);
+
+/// The usage of a subject or key.
+#[derive(Debug)]
+struct Settled {
+    counter: Arc<OwnCounter>,
+    watch: Watch,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 struct Booked {
@@ -62,9 +75,12 @@ struct StoredCounter {
 }
 
 impl QuotaBook {
-    pub(crate) fn new(live: LiveQuota) -> Self {
+    pub(crate) fn new(live: LiveQuota, cells: LiveCells) -> Self {
         Self {
             live,
+            cells,
+            alarm: Alarm::default(),
+            plans_version: 1,
             epoch: 0,
             plans: BTreeMap::new(),
             terms: HashMap::new(),
@@ -98,7 +114,7 @@ impl QuotaBook {
             QuotaRowKind::Counter => {
                 let StoredCounter { scope, name, meter, period_ms, settled } = decoded(&row.state)?;
                 let key = OwnKey { scope, name, meter, period_ms: Some(period_ms) };
-                self.counter(&row.tenant, key).settle(settled);
+                self.counter(&row.tenant, key).counter.settle(settled);
             }
             QuotaRowKind::Reservation => {
                 let booked: Booked = decoded(&row.state)?;
@@ -107,6 +123,28 @@ impl QuotaBook {
             }
         }
         Some(())
+    }
+
+    /// What was told before is not told again.
+    pub(crate) fn remember(&mut self, alerts: &[AlertRow]) {
+        for alert in alerts {
+            let AlertRow { tenant, meter, percent, scope, .. } = alert;
+            let period_ms = (alert.period_start_ms, alert.period_end_ms);
+            if *scope == Scope::Tenant {
+                let is_it = |usage: &LiveUsage| *usage.meter == **meter && usage.cell.period().start.0 == period_ms.0;
+                self.cells.each(tenant, |usage| {
+                    if is_it(usage) {
+                        usage.cell.watch().remember(*percent);
+                    }
+                });
+                continue;
+            }
+            let (name, meter) = (alert.name.clone(), meter.clone());
+            let key = OwnKey { scope: *scope, name, meter, period_ms: Some(period_ms) };
+            if let Some(settled) = self.counters.get(&(tenant.clone(), key)) {
+                settled.watch.remember(*percent);
+            }
+        }
     }
 
     /// The owner that decides from here on.
@@ -140,6 +178,7 @@ impl QuotaBook {
     }
 
     fn put_plan(&mut self, plan: Plan, origin: PlanOrigin) {
+        self.plans_version = self.plans_version.wrapping_add(1).max(1);
         self.is_layered |= plan.limits.iter().any(|limit| limit.scope != Scope::Tenant);
         self.plans.insert(plan.name.clone(), (plan, origin));
         self.live.set_plans(&self.plans.iter().map(|(name, (plan, _))| (name.clone(), plan.clone())).collect());
@@ -154,6 +193,7 @@ impl QuotaBook {
         self.is_layered |= terms.overrides.iter().any(|limit| limit.scope != Scope::Tenant);
         self.live.set_terms(tenant, terms.clone());
         self.terms.insert(tenant.to_owned(), terms);
+        self.cells.each(tenant, |usage| usage.cell.watch().wake());
     }
 
     /// What the owner of `epoch` decided. A node that was followed decides in vain.
@@ -221,33 +261,81 @@ impl QuotaBook {
     }
 
     /// Settles an accepted record below its tenant, where anything is limited there.
-    pub(crate) fn settle(&mut self, layers: Layers<'_>, meter: &str, period: Interval, quantity: i64) {
-        let below = [(Scope::Subject, layers.subject), (Scope::Key, layers.key)];
-        for (scope, name) in below {
-            let Some(name) = name.filter(|_| self.limits(layers.tenant, meter, scope)) else { continue };
+    pub(crate) fn settle(&mut self, entry: Entry, layers: Layers<'_>, meter: &str, used: (Interval, i64)) {
+        let Layers { tenant, subject, key } = layers;
+        let (period, quantity) = used;
+        for (scope, name) in [(Scope::Subject, subject), (Scope::Key, key)] {
+            let Some(name) = name.filter(|_| self.limit(tenant, meter, scope).is_some()) else { continue };
             let period_ms = (period.start.0, period.end.0);
             let key = OwnKey { scope, name: name.to_owned(), meter: meter.to_owned(), period_ms: Some(period_ms) };
-            self.dirty.insert((QuotaRowKind::Counter, layers.tenant.to_owned(), counter_name(&key)));
-            self.counter(layers.tenant, key).settle(quantity);
+            self.dirty.insert((QuotaRowKind::Counter, tenant.to_owned(), counter_name(&key)));
+            let settled = self.counter(tenant, key.clone());
+            settled.counter.settle(quantity);
+            let counted = Counted { tenant, meter, scope, name, period, used: settled.counter.settled() };
+            self.look(entry, counted, key);
         }
     }
 
-    fn limits(&self, tenant: &str, meter: &str, scope: Scope) -> bool {
-        let bounds = |limit: &Limit| limit.scope == scope && limit.meter == meter;
-        let given = self.terms.get(tenant);
-        let plan = match given.and_then(|terms| terms.plan.as_ref()) {
-            Some(name) => self.plans.get(name).map(|(plan, _)| plan),
-            None => self.plans.values().map(|(plan, _)| plan).find(|plan| plan.is_default),
-        };
-        given.is_some_and(|terms| terms.overrides.iter().any(bounds))
-            || plan.is_some_and(|plan| plan.limits.iter().any(bounds))
+    /// Tells what the usage of a subject or key crossed of its limit.
+    fn look(&mut self, entry: Entry, counted: Counted<'_>, key: OwnKey) {
+        let mut alarm = std::mem::take(&mut self.alarm);
+        let bound = self.bound(&counted);
+        if let Some(settled) = self.counters.get(&(counted.tenant.to_owned(), key)) {
+            alarm.look(entry, counted, bound, (&settled.watch, self.plans_version));
+        }
+        self.alarm = alarm;
     }
 
-    fn counter(&mut self, tenant: &str, key: OwnKey) -> Arc<OwnCounter> {
+    /// Tells what a total crossed of its tenant's limit.
+    pub(crate) fn look_at_total(&mut self, entry: Entry, (tenant, meter): (&str, &str), cell: &Cell, adds_up: bool) {
+        let (period, used) = (cell.period(), cell.settled());
+        let counted = Counted { tenant, meter, scope: Scope::Tenant, name: "", period, used };
+        let mut alarm = std::mem::take(&mut self.alarm);
+        let bound = self.bound(&counted).filter(|_| adds_up);
+        alarm.look(entry, counted, bound, (cell.watch(), self.plans_version));
+        self.alarm = alarm;
+    }
+
+    /// The limit on a counter's usage in a period.
+    fn bound(&self, counted: &Counted<'_>) -> Option<Bound<'_>> {
+        let (from, limit) = self.limit(counted.tenant, counted.meter, counted.scope)?;
+        let limit = limit.limit.filter(|_| limit.kind == Kind::Usage)?;
+        Some(Bound { from, limit })
+    }
+
+    /// What limits a meter at a scope, and where that is from.
+    fn limit(&self, tenant: &str, meter: &str, scope: Scope) -> Option<(&str, &Limit)> {
+        let bounds = |limit: &&Limit| limit.scope == scope && limit.meter == meter;
+        let given = self.terms.get(tenant);
+        let own = given.and_then(|terms| terms.overrides.iter().find(bounds)).map(|limit| ("override", limit));
+        own.or_else(|| {
+            let plan = match given.and_then(|terms| terms.plan.as_ref()) {
+                Some(name) => self.plans.get(name).map(|(plan, _)| plan),
+                None => self.plans.values().map(|(plan, _)| plan).find(|plan| plan.is_default),
+            }?;
+            plan.limits.iter().find(bounds).map(|limit| (plan.name.as_str(), limit))
+        })
+    }
+
+    fn counter(&mut self, tenant: &str, key: OwnKey) -> &Settled {
         let live = &self.live;
         let place = (tenant.to_owned(), key);
-        let new = |(tenant, key): &(String, OwnKey)| live.own_counter(tenant, key.clone());
-        Arc::clone(self.counters.entry(place).or_insert_with_key(new))
+        let new = |(tenant, key): &(String, OwnKey)| Settled {
+            counter: live.own_counter(tenant, key.clone()),
+            watch: Watch::default(),
+        };
+        self.counters.entry(place).or_insert_with_key(new)
+    }
+
+    /// The plans in force, to know a change by.
+    #[inline]
+    pub(crate) fn plans_version(&self) -> u32 {
+        self.plans_version
+    }
+
+    /// Limits that were crossed since the last call, in their order.
+    pub(crate) fn take_alerts(&mut self) -> Vec<AlertRow> {
+        self.alarm.take()
     }
 
     /// Forgets what nobody asks for any more at this log time.
@@ -276,7 +364,7 @@ impl QuotaBook {
     }
 
     pub(crate) fn pending(&self) -> usize {
-        self.dirty.len()
+        self.dirty.len() + self.alarm.len()
     }
 
     /// What changed since the last call, absolute values, by key.
@@ -297,7 +385,7 @@ impl QuotaBook {
 
     fn stored_counter(&self, tenant: &str, name: &str) -> Option<StoredCounter> {
         let key = parse_counter_name(name)?;
-        let settled = self.counters.get(&(tenant.to_owned(), key.clone()))?.settled();
+        let settled = self.counters.get(&(tenant.to_owned(), key.clone()))?.counter.settled();
         let OwnKey { scope, name, meter, period_ms } = key;
         Some(StoredCounter { scope, name, meter, period_ms: period_ms?, settled })
     }

@@ -11,6 +11,7 @@
 //! and its words) → `decide` → `book`.
 
 mod account;
+mod alarm;
 mod book;
 mod decide;
 mod hold;
@@ -24,5 +25,13 @@ pub use decide::Outcome;
 pub use live::LiveQuota;
 pub use word::{Full, Word};
 
+pub(crate) use alarm::{Entry, Watch};
 pub(crate) use book::{Layers, QuotaBook};
 pub(crate) use word::as_settled;
+
+use odometer_schemas::quota::Scope;
+
+/// What a policy is called in answers and alerts; `from` is its plan, or `override`.
+fn policy_name(from: &str, meter: &str, scope: Scope) -> String {
+    format!("{from}/{meter}/{scope}")
+}

@@ -19,7 +19,6 @@ pub(crate) const UNLIMITED: i64 = 1 << 61;
 
 /// `settled + held`, in base units.
 #[derive(Debug)]
-#[repr(align(64))]
 pub struct Word {
     raw: AtomicU64,
 }

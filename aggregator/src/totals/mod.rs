@@ -214,6 +214,12 @@ impl Totals {
         Arc::clone(&current.expect("an open total has its cell").1)
     }
 
+    /// The counter that the last record of a series went to.
+    #[inline]
+    pub(crate) fn counted(&self, series: SeriesId) -> Option<&Arc<Cell>> {
+        self.hot[series.0 as usize].current.as_ref().map(|(_, cell)| cell)
+    }
+
     /// The tenant and meter of a series.
     pub(crate) fn names(&self, series: SeriesId) -> (Arc<str>, Arc<str>) {
         let series = &self.series[series.0 as usize];

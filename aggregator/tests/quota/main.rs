@@ -5,6 +5,7 @@
 
 mod admission;
 mod agreement;
+mod alerts;
 mod life;
 mod read_back;
 mod support;

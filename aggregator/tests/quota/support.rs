@@ -71,22 +71,28 @@ impl Site {
         self.commits.extend(self.processor.poll_commit());
     }
 
+    /// A record of `quantity` milliseconds of an agent of `subject`.
+    pub(crate) fn use_as(&mut self, subject: Option<&str>, quantity: i64) {
+        let record =
+            Record { subject: subject.map(Into::into), ..minutes(&format!("u{}", self.next_offset), quantity) };
+        self.append(sealed(&record));
+    }
+
+    /// What a totals book with `state` holds after this site's commits.
+    pub(crate) fn book_over(&self, state: PartitionState) -> PartitionState {
+        commit_over(state, &self.commits)
+    }
+
+    /// All alerts so far: (scope's name, percent, used).
+    pub(crate) fn alerts(&self) -> Vec<(String, u16, i64)> {
+        let rows = self.commits.iter().flat_map(|commit| &commit.alerts);
+        rows.map(|row| (format!("{}{}", row.scope, row.name), row.percent, row.used)).collect()
+    }
+
     /// An accepted record of `quantity` milliseconds of an agent.
     pub(crate) fn use_minutes(&mut self, id: &str, quantity: i64, reservation: Option<&str>) {
-        let record = Record {
-            tenant: "acme".into(),
-            source: "s".into(),
-            id: Some(id.into()),
-            meter: "agent_minute".into(),
-            quantity: Quantity(quantity),
-            time: Some(NOW),
-            subject: None,
-            dimensions: vec![],
-            reservation: reservation.map(Into::into),
-        };
-        let mut builder = EnvelopeBuilder::new();
-        builder.push(&record).unwrap();
-        self.append(builder.seal(Origin::default()));
+        let record = Record { reservation: reservation.map(Into::into), ..minutes(id, quantity) };
+        self.append(sealed(&record));
     }
 
     pub(crate) fn check(&self, meter: &str, amount: u64) -> Outcome {
@@ -99,6 +105,50 @@ impl Site {
         let state = &self.check(meter, 0).limits[0];
         (state.used, state.reserved)
     }
+}
+
+/// What a totals book holds after `site`'s commits.
+pub(crate) fn book(site: &Site) -> PartitionState {
+    site.book_over(PartitionState::default())
+}
+
+fn commit_over(mut state: PartitionState, commits: &[PartitionCommit]) -> PartitionState {
+    for commit in commits {
+        state.next_offset = commit.next_offset;
+        state.log_time_ms = commit.log_time_ms;
+        state.counts = commit.counts;
+        for row in &commit.totals {
+            state.totals.retain(|old| (&old.tenant, &old.meter) != (&row.tenant, &row.meter));
+            state.totals.push(row.clone());
+        }
+        for row in &commit.quota {
+            state.quota.retain(|old| (old.kind, &old.tenant, &old.name) != (row.kind, &row.tenant, &row.name));
+            state.quota.extend((!row.state.is_empty()).then(|| row.clone()));
+        }
+        state.alerts.extend(commit.alerts.iter().cloned());
+        state.rules = commit.rules.clone().or(state.rules);
+    }
+    state
+}
+
+fn minutes(id: &str, quantity: i64) -> Record {
+    Record {
+        tenant: "acme".into(),
+        source: "s".into(),
+        id: Some(id.into()),
+        meter: "agent_minute".into(),
+        quantity: Quantity(quantity),
+        time: Some(NOW),
+        subject: None,
+        dimensions: vec![],
+        reservation: None,
+    }
+}
+
+fn sealed(record: &Record) -> Vec<u8> {
+    let mut builder = EnvelopeBuilder::new();
+    builder.push(record).unwrap();
+    builder.seal(Origin::default())
 }
 
 pub(crate) fn who(subject: Option<&str>, key: Option<&str>) -> Who {

@@ -1,36 +1,15 @@
 //! A new owner decides on the same counters; an owner that was followed decides in
 //! vain.
 
-use odometer_schemas::commit::PartitionState;
 use odometer_schemas::control::Control;
 use odometer_schemas::quota::{Decision, Limit, Plan, PlanOrigin, TenantTerms};
 
-use crate::support::{MINUTE_MS, NOW, Site, decision, final_commit, item, reserve};
+use crate::support::{MINUTE_MS, NOW, Site, book, decision, final_commit, item, reserve};
 
 const MINUTES: &str = "agent_minute";
 
 fn hard(limit: i64) -> Vec<Limit> {
     vec![Limit { grace_percent: Some(0), ..Limit::usage(MINUTES, Some(limit)) }]
-}
-
-/// What a totals book holds after `site`'s commits.
-fn book(site: &Site) -> PartitionState {
-    let mut state = PartitionState::default();
-    for commit in &site.commits {
-        state.next_offset = commit.next_offset;
-        state.log_time_ms = commit.log_time_ms;
-        state.counts = commit.counts;
-        for row in &commit.totals {
-            state.totals.retain(|old| (&old.tenant, &old.meter) != (&row.tenant, &row.meter));
-            state.totals.push(row.clone());
-        }
-        for row in &commit.quota {
-            state.quota.retain(|old| (old.kind, &old.tenant, &old.name) != (row.kind, &row.tenant, &row.name));
-            state.quota.extend((!row.state.is_empty()).then(|| row.clone()));
-        }
-        state.rules = commit.rules.clone().or(state.rules);
-    }
-    state
 }
 
 #[test]

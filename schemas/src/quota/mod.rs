@@ -1,10 +1,12 @@
 //! Quota: who may use how much, what is asked, what is answered, and what of it stands
 //! in the log. Amounts are whole base units of their meter; nothing here decides.
 
+mod alert;
 mod decision;
 mod operation;
 mod plan;
 
+pub use alert::{ALERT_PERCENTS, AlertRow, alert_at};
 pub use decision::{
     Answer, Check, Commit, Decision, Durability, Extend, Item, LimitState, QuotaError, Release, Reserve, Who,
 };

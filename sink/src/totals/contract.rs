@@ -4,11 +4,14 @@
 use odometer_schemas::commit::{DefinitionsAt, ExceptionsRow, PartitionCommit, PartitionState, SourceMark, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::meter::Aggregation;
-use odometer_schemas::quota::{QuotaRow, QuotaRowKind};
+use odometer_schemas::quota::{AlertRow, QuotaRow, QuotaRowKind, Scope};
 use odometer_schemas::time::{Interval, TimeMs};
 use odometer_schemas::verdict::{Verdict, VerdictCounts, pack};
 
-use super::{Claim, CommitError, Installation, OwnedCommit, PartitionCursor, PeriodFilter, TotalsBook, TotalsFilter};
+use super::{
+    AlertFilter, Claim, CommitError, Installation, OwnedCommit, PartitionCursor, PeriodFilter, Told, TotalsBook,
+    TotalsFilter,
+};
 use crate::error::BookError;
 
 /// One empty storage. Opening it again finds what was left there.
@@ -21,7 +24,7 @@ pub trait Storage {
 pub type Body = fn(&mut dyn Storage);
 
 /// All bodies by name. Run each on a fresh storage.
-pub const BODIES: [(&str, Body); 13] = [
+pub const BODIES: [(&str, Body); 14] = [
     ("an installation is recorded once", installation_is_recorded_once),
     ("a claim raises the epoch and gives everything back", claim_gives_everything_back),
     ("a claim outside of the installation is refused", claim_outside_is_refused),
@@ -35,6 +38,7 @@ pub const BODIES: [(&str, Body); 13] = [
     ("the largest values survive", extremes_survive),
     ("totals are filtered", totals_are_filtered),
     ("exceptions and definitions are found by offset", found_by_offset),
+    ("alerts are added once and told in order", alerts_are_told),
 ];
 
 /// Runs every body on a storage that `fresh` makes.
@@ -83,6 +87,25 @@ pub fn commit(partition: u32, from_offset: u64, next_offset: u64) -> PartitionCo
 
 fn quota(kind: QuotaRowKind, tenant: &str, name: &str, state: &[u8]) -> QuotaRow {
     QuotaRow { kind, tenant: tenant.to_owned(), name: name.to_owned(), state: state.to_owned() }
+}
+
+/// A crossing of half of a limit.
+#[must_use]
+pub fn alert(offset: u64, number: u64, tenant: &str) -> AlertRow {
+    AlertRow {
+        sequence: AlertRow::sequence(offset, number),
+        at_ms: 5,
+        tenant: tenant.to_owned(),
+        meter: "m".to_owned(),
+        scope: Scope::Subject,
+        name: format!("user-{offset}-{number}"),
+        period_start_ms: -1,
+        period_end_ms: i64::MAX,
+        percent: 50,
+        policy: "free/m/subject".to_owned(),
+        limit: i64::MAX,
+        used: i64::MIN,
+    }
 }
 
 fn ready(storage: &mut dyn Storage) -> Box<dyn TotalsBook> {
@@ -150,6 +173,7 @@ fn claim_gives_everything_back(storage: &mut dyn Storage) {
             quota(QuotaRowKind::Plan, "", "free", &[1]),
             quota(QuotaRowKind::Reservation, "a", "b\u{1}c", &[0]),
         ],
+        alerts: vec![alert(0, 0, "a"), alert(9, 1, "b")],
         ..commit(2, 0, 10)
     };
     apply(&mut *book, 1, &sent).expect("the owner commits");
@@ -167,6 +191,7 @@ fn claim_gives_everything_back(storage: &mut dyn Storage) {
         marks: sent.marks,
         rules: sent.rules,
         quota: sent.quota,
+        alerts: sent.alerts,
     };
     assert_eq!(state, expected);
     let cursors = book.cursors().expect("cursors can be read");
@@ -417,4 +442,36 @@ fn found_by_offset(storage: &mut dyn Storage) {
         assert_eq!(book.definitions_at(0, offset).expect("definitions can be read").as_ref(), expected, "{offset}");
     }
     assert_eq!(book.definitions_at(1, 9).expect("definitions can be read"), None);
+}
+
+fn alerts_are_told(storage: &mut dyn Storage) {
+    let mut book = ready(storage);
+    claim(&mut *book, 1);
+    claim(&mut *book, 3);
+    let with = |commit, alerts: &[AlertRow]| PartitionCommit { alerts: alerts.to_vec(), ..commit };
+    let first = with(commit(1, 0, 9), &[alert(3, 0, "a"), alert(3, 1, "b"), alert(8, 0, "a")]);
+    apply(&mut *book, 1, &first).expect("the owner commits");
+    apply(&mut *book, 1, &first).expect("a repeated commit is known");
+    apply(&mut *book, 1, &with(commit(3, 0, 9), &[alert(4, 0, "c")])).expect("the owner commits");
+    let outside = with(commit(3, 9, 10), &[alert(8, 5, "c")]);
+    assert!(matches!(apply(&mut *book, 1, &outside), Err(CommitError::Invalid { .. })));
+    let found = |book: &mut dyn TotalsBook, filter: &AlertFilter| {
+        let alerts = book.alerts(filter).expect("alerts can be read");
+        alerts.into_iter().map(|(partition, alert)| (partition, alert.sequence)).collect::<Vec<_>>()
+    };
+    let [a, b, later, c] = [(3, 0), (3, 1), (8, 0), (4, 0)].map(|(offset, number)| AlertRow::sequence(offset, number));
+    assert_eq!(found(&mut *book, &AlertFilter::default()), [(1, a), (1, b), (1, later), (3, c)]);
+    let of_tenant = AlertFilter { tenant: Some("a".to_owned()), ..AlertFilter::default() };
+    assert_eq!(found(&mut *book, &of_tenant), [(1, a), (1, later)]);
+    let next = AlertFilter { after: Some(a), most: Some(1), ..AlertFilter::of_partition(1) };
+    assert_eq!(found(&mut *book, &next), [(1, b)]);
+
+    assert_eq!(book.told("webhook").expect("can be read"), []);
+    let told = |partition, sequence| Told { partition, sequence };
+    for next in [told(1, b), told(3, c), told(1, a)] {
+        book.tell("webhook", next).expect("can be told");
+    }
+    book.tell("topic", told(1, later)).expect("can be told");
+    assert_eq!(book.told("webhook").expect("can be read"), [told(1, b), told(3, c)], "it never goes back");
+    assert_eq!(book.told("topic").expect("can be read"), [told(1, later)]);
 }

@@ -16,6 +16,7 @@ use std::ops::Range;
 use odometer_schemas::commit::{ExceptionsRow, PartitionCommit, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Hasher;
+use odometer_schemas::quota::AlertRow;
 use odometer_schemas::time::Interval;
 use odometer_schemas::verdict::VerdictCounts;
 
@@ -130,6 +131,36 @@ impl PeriodFilter {
     }
 }
 
+/// Which alerts to read; every part that is given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertFilter {
+    /// Only this partition's.
+    pub partition: Option<u32>,
+    /// Only this tenant's.
+    pub tenant: Option<String>,
+    /// Only those that follow this one in their partition.
+    pub after: Option<u64>,
+    /// How many at most.
+    pub most: Option<u32>,
+}
+
+impl AlertFilter {
+    /// All alerts of one partition.
+    #[must_use]
+    pub fn of_partition(partition: u32) -> Self {
+        Self { partition: Some(partition), ..Self::default() }
+    }
+}
+
+/// How far a channel has told of a partition's alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The partition.
+    pub partition: u32,
+    /// [`AlertRow::sequence`] of the last that was told.
+    pub sequence: u64,
+}
+
 /// Totals and cursors as they stood at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TotalsSnapshot {
@@ -242,4 +273,24 @@ pub trait TotalsBook: Send {
     /// # Errors
     /// As [`TotalsBook::totals`].
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError>;
+
+    /// The alerts asked for, with their partitions, by (partition, sequence).
+    ///
+    /// # Errors
+    /// As [`TotalsBook::totals`].
+    fn alerts(&mut self, filter: &AlertFilter) -> Result<Vec<(u32, AlertRow)>, BookError>;
+
+    /// How far `channel` has told of each partition's alerts, ascending; partitions of
+    /// which it never told are not among them.
+    ///
+    /// # Errors
+    /// As [`TotalsBook::totals`].
+    fn told(&mut self, channel: &str) -> Result<Vec<Told>, BookError>;
+
+    /// `channel` has told of a partition's alerts up to one of them. Never goes back:
+    /// what an earlier owner says late changes nothing.
+    ///
+    /// # Errors
+    /// When the book fails.
+    fn tell(&mut self, channel: &str, told: Told) -> Result<(), BookError>;
 }

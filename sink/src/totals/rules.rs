@@ -3,7 +3,7 @@
 //! row says to it. It never touches a book.
 
 use odometer_schemas::commit::{PartitionCommit, TotalRow};
-use odometer_schemas::quota::{QuotaRow, QuotaRowKind};
+use odometer_schemas::quota::{AlertRow, QuotaRow, QuotaRowKind, Scope};
 
 use super::{Claim, CommitError, Installation, OwnedCommit};
 use crate::error::BookError;
@@ -62,7 +62,12 @@ fn check(commit: &PartitionCommit) -> Result<(), CommitError> {
         return Err(invalid(commit, format!("it starts at offset {} and ends before it", commit.from_offset)));
     }
     let range = commit.from_offset..commit.next_offset;
-    let mut offsets = commit.exceptions.iter().map(|e| e.offset).chain(commit.definitions.iter().map(|d| d.offset));
+    let mut offsets = commit
+        .exceptions
+        .iter()
+        .map(|e| e.offset)
+        .chain(commit.definitions.iter().map(|d| d.offset))
+        .chain(commit.alerts.iter().map(AlertRow::offset));
     match offsets.find(|offset| !range.contains(offset)) {
         Some(offset) => Err(invalid(commit, format!("it brings offset {offset}, outside of {range:?}"))),
         None => Ok(()),
@@ -125,6 +130,16 @@ pub(super) fn in_order<'a, R, K: Ord>(
         Some(pair) => Err(invalid(pair[1].0, "two of its rows have one key".to_owned())),
         None => Ok(ordered),
     }
+}
+
+/// A scope by its name.
+pub(super) fn scope_of(name: &str) -> Option<Scope> {
+    [Scope::Tenant, Scope::Subject, Scope::Key].into_iter().find(|scope| scope.name() == name)
+}
+
+/// Alerts of one partition.
+pub(super) fn without_partition(alerts: Vec<(u32, AlertRow)>) -> Vec<AlertRow> {
+    alerts.into_iter().map(|(_, alert)| alert).collect()
 }
 
 /// The key of a row of quota state, over all partitions.

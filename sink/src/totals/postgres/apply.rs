@@ -10,7 +10,7 @@ use super::super::values::{bytes_of_definitions, bytes_of_words};
 use super::super::{Claim, CommitError, Installation, OwnedCommit};
 use super::failure::failed;
 use super::session::{Link, Statement};
-use super::{quota, read};
+use super::{alerts, quota, read};
 use crate::error::BookError;
 
 /// Most rows of one statement. Beyond some thousands a statement gains nothing, and
@@ -78,7 +78,8 @@ pub(super) async fn commits(link: &mut Link, commits: &[&OwnedCommit]) -> Result
     marks(link, &fresh).await?;
     exceptions(link, &fresh).await?;
     definitions(link, &fresh).await?;
-    quota::write(link, &fresh).await
+    quota::write(link, &fresh).await?;
+    alerts::write(link, &fresh).await
 }
 
 /// Compares and swaps the partitions' rows.
@@ -315,7 +316,7 @@ pub(super) fn chunks<R>(rows: &[R], bytes: impl Fn(&R) -> usize) -> Vec<&[R]> {
 }
 
 /// An unsigned number as the signed one that the book stores.
-fn stored(value: u64) -> Result<i64, BookError> {
+pub(super) fn stored(value: u64) -> Result<i64, BookError> {
     i64::try_from(value)
         .map_err(|_| BookError::out_of_range(format!("{value} is more than the totals book can hold (2^63 - 1)")))
 }

@@ -12,6 +12,7 @@
 //! [`read`] (checked rows out). It needs sessions of its own: no pooler that hands a
 //! server connection on between transactions.
 
+mod alerts;
 mod apply;
 mod columns;
 mod failure;
@@ -26,10 +27,14 @@ use std::ops::Range;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
+use odometer_schemas::quota::AlertRow;
 
 use self::session::{Access, Isolation, Session};
 use super::rules::checked;
-use super::{Claim, CommitError, Installation, OwnedCommit, PartitionCursor, TotalsBook, TotalsFilter, TotalsSnapshot};
+use super::{
+    AlertFilter, Claim, CommitError, Installation, OwnedCommit, PartitionCursor, Told, TotalsBook, TotalsFilter,
+    TotalsSnapshot,
+};
 use crate::error::BookError;
 
 /// The totals book in a PostgreSQL database.
@@ -123,6 +128,21 @@ impl TotalsBook for PgTotals {
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError> {
         self.session.transaction(Isolation::Moment, "reading definitions", async |link| {
             read::definitions_at(link, partition, offset).await
+        })
+    }
+
+    fn alerts(&mut self, filter: &AlertFilter) -> Result<Vec<(u32, AlertRow)>, BookError> {
+        self.session.transaction(Isolation::Moment, "reading alerts", async |link| alerts::read(link, filter).await)
+    }
+
+    fn told(&mut self, channel: &str) -> Result<Vec<Told>, BookError> {
+        self.session
+            .transaction(Isolation::Moment, "reading what was told", async |link| alerts::told(link, channel).await)
+    }
+
+    fn tell(&mut self, channel: &str, told: Told) -> Result<(), BookError> {
+        self.session.transaction(Isolation::Write, "recording what was told", async |link| {
+            alerts::tell(link, channel, told).await
         })
     }
 }

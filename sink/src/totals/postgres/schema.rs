@@ -12,9 +12,10 @@ use super::session::{Isolation, Link, Session};
 use crate::error::BookError;
 
 /// `MIGRATIONS[n]` brings the tables from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../../schemas/migrations/postgres/totals_1.sql"),
     include_str!("../../../../schemas/migrations/postgres/totals_2.sql"),
+    include_str!("../../../../schemas/migrations/postgres/totals_3.sql"),
 ];
 #[expect(clippy::cast_possible_truncation, reason = "a handful of scripts")]
 const KNOWN: u32 = MIGRATIONS.len() as u32;

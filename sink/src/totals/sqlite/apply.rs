@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use super::super::rules::{in_order, invalid, is_to_apply, total_key};
 use super::super::values::{bytes_of_definitions, bytes_of_words};
 use super::super::{CommitError, OwnedCommit};
-use super::{FILE, quota, read};
+use super::{FILE, alerts, quota, read};
 use crate::error::BookError;
 use crate::sqlite::insert_all;
 
@@ -107,5 +107,6 @@ fn rest(connection: &Connection, commit: &PartitionCommit) -> Result<(), CommitE
         statement.raw_bind_parameter(3, bytes_of_definitions(&row.definitions))
     })
     .map_err(FILE.failed("writing definitions"))?;
-    quota::write(connection, commit)
+    quota::write(connection, commit)?;
+    alerts::write(connection, commit)
 }

@@ -1,6 +1,7 @@
 //! The totals book in one SQLite file: WAL, synchronous=FULL, one transaction per
 //! commit. Durable against SIGKILL and power loss once a commit has returned.
 
+mod alerts;
 mod apply;
 mod quota;
 mod read;
@@ -12,10 +13,14 @@ use std::path::Path;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
+use odometer_schemas::quota::AlertRow;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::rules::{checked, claimed_epoch, same_installation};
-use super::{Claim, CommitError, Installation, OwnedCommit, PartitionCursor, TotalsBook, TotalsFilter, TotalsSnapshot};
+use super::{
+    AlertFilter, Claim, CommitError, Installation, OwnedCommit, PartitionCursor, Told, TotalsBook, TotalsFilter,
+    TotalsSnapshot,
+};
 use crate::error::BookError;
 use crate::sqlite::BookFile;
 
@@ -24,6 +29,7 @@ const FILE: BookFile = BookFile {
     migrations: &[
         include_str!("../../../../schemas/migrations/sqlite/totals_1.sql"),
         include_str!("../../../../schemas/migrations/sqlite/totals_2.sql"),
+        include_str!("../../../../schemas/migrations/sqlite/totals_3.sql"),
     ],
     // A commit of 100,000 totals touches some 30 MB of pages; they stay in memory.
     pragmas: "PRAGMA cache_size = -65536;",
@@ -135,5 +141,17 @@ impl TotalsBook for SqliteTotals {
 
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError> {
         read::definitions_at(&self.connection, partition, offset)
+    }
+
+    fn alerts(&mut self, filter: &AlertFilter) -> Result<Vec<(u32, AlertRow)>, BookError> {
+        alerts::read(&self.connection, filter)
+    }
+
+    fn told(&mut self, channel: &str) -> Result<Vec<Told>, BookError> {
+        alerts::told(&self.connection, channel)
+    }
+
+    fn tell(&mut self, channel: &str, told: Told) -> Result<(), BookError> {
+        alerts::tell(&self.connection, channel, told)
     }
 }

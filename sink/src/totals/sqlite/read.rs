@@ -10,9 +10,9 @@ use odometer_schemas::verdict::VerdictCounts;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, params};
 
-use super::super::rules::Standing;
+use super::super::rules::{Standing, without_partition};
 use super::super::values::{definitions_of_bytes, words_of_bytes};
-use super::super::{Installation, PartitionCursor, TotalsFilter};
+use super::super::{AlertFilter, Installation, PartitionCursor, TotalsFilter};
 use super::FILE;
 use crate::error::BookError;
 use crate::sqlite::Columns;
@@ -154,6 +154,7 @@ pub(super) fn partition_state(connection: &Connection, partition: u32) -> Result
         marks: marks(connection, partition)?,
         rules: rules(connection, partition)?,
         quota: super::quota::read(connection, partition)?,
+        alerts: without_partition(super::alerts::read(connection, &AlertFilter::of_partition(partition))?),
     })
 }
 
