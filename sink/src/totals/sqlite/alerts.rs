@@ -46,7 +46,9 @@ pub(super) fn read(connection: &Connection, filter: &AlertFilter) -> Result<Vec<
               WHERE (?1 IS NULL OR partition = ?1) AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR sequence > ?3)
               ORDER BY partition, sequence LIMIT ?4",
     };
-    query.rows(connection, params![filter.partition, filter.tenant, filter.after, filter.most], |row| {
+    // Negative: no bound.
+    let most = filter.most.map_or(-1, i64::from);
+    query.rows(connection, params![filter.partition, filter.tenant, filter.after, most], |row| {
         let alert = AlertRow {
             sequence: row.fitting(1)?,
             at_ms: row.integer(2)?,

@@ -91,10 +91,10 @@ fn a_newer_and_an_unfinished_schema_are_refused() {
     for (version, found) in [("99", 99), ("0", 0)] {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
         let error = SqliteTotals::open_read_only(&path).unwrap_err();
-        assert!(matches!(&error, BookError::SchemaVersion { found: f, known: 2, .. } if *f == found), "{error}");
+        assert!(matches!(&error, BookError::SchemaVersion { found: f, known: 3, .. } if *f == found), "{error}");
         if found == 99 {
             let error = SqliteTotals::open(&path).unwrap_err().to_string();
-            assert!(error.contains("schema version 99, this build knows 2; use the newer build"), "{error}");
+            assert!(error.contains("schema version 99, this build knows 3; use the newer build"), "{error}");
         }
     }
     std::fs::write(&path, "not a database at all, but long enough to look at").unwrap();

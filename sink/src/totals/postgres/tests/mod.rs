@@ -51,7 +51,7 @@ fn the_contract_holds() {
 fn several_may_migrate_at_once_and_again() {
     let database = PgDatabase::empty();
     let error = PgTotals::connect(database.url()).unwrap_err();
-    assert!(matches!(error, BookError::SchemaVersion { found: 0, known: 2, .. }), "{error}");
+    assert!(matches!(error, BookError::SchemaVersion { found: 0, known: 3, .. }), "{error}");
     assert!(error.to_string().contains("run `odometer migrate` first"), "{error}");
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| PgTotals::migrate(database.url()))).collect();
@@ -67,7 +67,7 @@ fn a_newer_schema_is_refused() {
     let database = PgDatabase::migrated();
     database.execute("UPDATE totals_schema SET version = 99");
     for error in [PgTotals::connect(database.url()).unwrap_err(), PgTotals::migrate(database.url()).unwrap_err()] {
-        assert!(error.to_string().contains("schema version 99, this build knows 2; use the newer build"), "{error}");
+        assert!(error.to_string().contains("schema version 99, this build knows 3; use the newer build"), "{error}");
         assert!(!error.is_retryable());
     }
 }
