@@ -6,5 +6,6 @@ mod checks;
 mod contract;
 mod group;
 mod kill;
+mod numbered;
 mod reading;
 mod support;

@@ -14,6 +14,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientContext, Statistics};
 
 use crate::log::LogError;
@@ -179,6 +180,13 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    /// A transaction tells of its deliveries.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
 
 pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {

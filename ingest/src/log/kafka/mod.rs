@@ -10,6 +10,7 @@ pub(crate) mod commit;
 mod describe;
 mod guard;
 mod membership;
+mod numbered;
 pub(crate) mod outbox;
 mod reader;
 pub(crate) mod rebalances;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use client::KafkaOptions;
 pub use membership::{DRAIN_TIMEOUT_DEFAULT, GroupEvent, GroupOptions, Membership, SESSION_TIMEOUT_DEFAULT};
+pub use numbered::{NUMBER_HEADER, Numbered, NumberedTopic};
 pub use outbox::{AppenderHealth, DELIVERY_TIMEOUT, HealthWatch};
 pub use reader::KafkaReader;
 pub use topic::TopicOptions;
