@@ -4,6 +4,7 @@
 //! Reading path: [`run`] and `commands` (what a user can ask for) → [`Node`] (the
 //! pipeline in one process) → `api` (what it answers over HTTP).
 
+mod alerts;
 mod api;
 mod cli;
 mod commands;

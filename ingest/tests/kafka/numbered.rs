@@ -22,7 +22,7 @@ impl Topic {
     }
 
     fn writer(&self) -> NumberedTopic {
-        NumberedTopic::new(self.0.clone())
+        NumberedTopic::new(self.0.clone(), "log-1")
     }
 
     /// The numbers in the topic, as readers see them that take what is committed.
@@ -95,4 +95,14 @@ fn the_last_number_is_found_behind_many_transactions() {
     topic.writer().publish(0, &messages(0..151)).unwrap();
     let expected: Vec<_> = (0..151).map(|number| (0, number)).collect();
     assert_eq!(topic.numbers(), expected);
+}
+
+#[test]
+fn two_may_number_in_one_topic() {
+    let topic = Topic::new();
+    let mut other = NumberedTopic::new(topic.0.clone(), "log-2");
+    other.publish(0, &messages([100])).unwrap();
+    topic.writer().publish(0, &messages([1])).unwrap();
+    other.publish(0, &messages([101])).unwrap();
+    assert_eq!(topic.numbers(), [(0, 100), (0, 1), (0, 101)]);
 }

@@ -6,6 +6,7 @@
 //! [`totals`] (what is answered) → [`problem`] (what cannot be); [`watch`] tells how
 //! fresh every answer is.
 
+mod alerts;
 pub(crate) mod books;
 pub(crate) mod guard;
 mod health;
@@ -107,7 +108,7 @@ impl Api {
 }
 
 /// Everything that is served: method, path, and what it does.
-const ROUTES: [(&str, &str, &str); 14] = [
+const ROUTES: [(&str, &str, &str); 15] = [
     ("GET", "/", "this page"),
     ("GET", "/openapi.json", "describes every route (OpenAPI 3.1)"),
     ("POST", "/v1/events", "takes usage: native JSON, NDJSON or CloudEvents; gzip and zstd"),
@@ -119,6 +120,7 @@ const ROUTES: [(&str, &str, &str); 14] = [
     ("GET", "/v1/totals", "period totals, as billing sees them"),
     ("GET", "/v1/records", "a tenant's raw records with their verdicts"),
     ("GET", "/v1/rejected", "log entries that could not be decoded"),
+    ("GET", "/v1/alerts", "limits that a tenant's usage crossed"),
     ("GET", "/healthz", "whether the process runs"),
     ("GET", "/readyz", "whether it is ready, and why not"),
     ("GET", "/metrics", "metrics for Prometheus"),
@@ -136,6 +138,7 @@ pub(crate) fn router(api: Api, with_gateway: bool) -> Router {
         .route("/v1/totals", get(totals::list))
         .route("/v1/records", get(records::list))
         .route("/v1/rejected", get(records::rejected))
+        .route("/v1/alerts", get(alerts::list))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::render))

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use odometer_ingest::bridge::{Bridge, BridgeError};
 use odometer_ingest::log::LogReader;
-use odometer_ingest::log::kafka::{KafkaLog, TopicOptions};
+use odometer_ingest::log::kafka::{KafkaLog, KafkaOptions, NumberedTopic, TopicOptions};
 use odometer_schemas::control::Control;
 use odometer_schemas::envelope::{Origin, encode_control};
 use odometer_sink::BookError;
@@ -24,7 +24,7 @@ Examples:
   odometer migrate --config examples/cluster.toml
 
 What it does, and says: creates the topic of the usage log with `server.partitions` partitions, append times and the \
-retention of `log.retention`, unless it is there; puts the configured meters first into partitions that are empty; creates the bridge's ingress and dead-letter topics likewise; makes or upgrades the tables of the totals book and of the raw book. \
+retention of `log.retention`, unless it is there; puts the configured meters first into partitions that are empty; creates the bridge's ingress and dead-letter topics and that of alerts likewise; makes or upgrades the tables of the totals book and of the raw book. \
 It may run any number of times, also while nodes run. It never changes a topic that is there: it names what does not \
 fit.
 
@@ -44,6 +44,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (cluster, servers) = (&config.cluster, servers(&config.cluster));
     topic(&config)?;
     bridge_topics(&config)?;
+    alerts_topic(&config)?;
     let place = without_password(&servers.postgres);
     await_part("PostgreSQL", &place, BookError::is_retryable, || PgTotals::migrate(&servers.postgres))?;
     println!("PostgreSQL {place}: the totals book's tables are up to date");
@@ -95,6 +96,22 @@ fn bridge_topics(config: &Config) -> anyhow::Result<()> {
         let found = if created.contains(name) { "created topic" } else { "there is topic" };
         println!("Kafka {brokers}: {found} {name} of the bridge");
     }
+    Ok(())
+}
+
+/// The partition of an alert is that of the log.
+fn alerts_topic(config: &Config) -> anyhow::Result<()> {
+    let (kafka, name) = (&config.cluster.kafka, &config.alerts.topic);
+    let options = KafkaOptions { topic: name.clone(), ..kafka_options(&config.cluster) };
+    let topic = TopicOptions {
+        partitions: config.server.partitions,
+        replication: kafka.replication,
+        retention: Some(config.log_retention),
+    };
+    let create = || NumberedTopic::create(&options, &topic);
+    let created = await_part("Kafka", &kafka.brokers, log_may_recover, create)?;
+    let found = if created { "created topic" } else { "there is topic" };
+    println!("Kafka {}: {found} {name} of alerts", kafka.brokers);
     Ok(())
 }
 

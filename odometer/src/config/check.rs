@@ -55,7 +55,9 @@ pub(super) fn check(document: &Document) -> Result<Config, DocumentError> {
     let meters = reader.meters(raw.meter)?;
     let plans = reader.plans(raw.plan, &meters)?;
     let quota = reader.quota(raw.quota, default.quota, &plans)?;
+    let alerts = reader.alerts(raw.alerts, &kafka)?;
     let config = Config {
+        alerts,
         cluster: ClusterConfig {
             public_url: reader.public_url(raw.server.public_url.take())?,
             roles: reader.roles(raw.server.roles.take(), default.cluster.roles)?,
@@ -131,7 +133,7 @@ fn validate(config: &Config) -> Result<(), (&'static str, String)> {
             format!("must be at least `limits.body_bytes_max`, which is {}", config.limits.body_bytes_max),
         ));
     }
-    super::check_cluster::validate(&config.cluster)?;
+    super::check_cluster::validate(&config.cluster, &config.alerts)?;
     // Each definition has been checked; what is left concerns their number.
     config.definitions().validate().map_err(|error| ("meter", format!("is wrong: {error}")))
 }

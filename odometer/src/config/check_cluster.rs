@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::alerts::AlertsConfig;
 use super::check::Reader;
 use super::cluster::{BridgeConfig, ClickHouseConfig, ClusterConfig, KafkaConfig, RAW_GROUP, Roles};
 use super::document::DocumentError;
@@ -13,18 +14,18 @@ const REPLICATION: RangeInclusive<usize> = 1..=9;
 const TTL_DAYS: RangeInclusive<usize> = 0..=36_500;
 
 /// The relations between topics and between groups: nothing may read what it writes.
-pub(super) fn validate(cluster: &ClusterConfig) -> Result<(), (&'static str, String)> {
+pub(super) fn validate(cluster: &ClusterConfig, alerts: &AlertsConfig) -> Result<(), (&'static str, String)> {
     let ClusterConfig { kafka, bridge, .. } = cluster;
-    let same =
-        |key, other: &str, value: &str| Err((key, format!("must differ from `{other}`, which is `{value}` too")));
-    if bridge.ingress_topic == kafka.topic {
-        return same("bridge.ingress_topic", "kafka.topic", &kafka.topic);
-    }
-    if bridge.dead_letter_topic == kafka.topic {
-        return same("bridge.dead_letter_topic", "kafka.topic", &kafka.topic);
-    }
-    if bridge.dead_letter_topic == bridge.ingress_topic {
-        return same("bridge.dead_letter_topic", "bridge.ingress_topic", &bridge.ingress_topic);
+    let topics = [
+        ("kafka.topic", &kafka.topic),
+        ("bridge.ingress_topic", &bridge.ingress_topic),
+        ("bridge.dead_letter_topic", &bridge.dead_letter_topic),
+        ("alerts.topic", &alerts.topic),
+    ];
+    for (index, (key, topic)) in topics.iter().enumerate() {
+        if let Some((other, _)) = topics[..index].iter().find(|(_, earlier)| earlier == topic) {
+            return Err((key, format!("must differ from `{other}`, which is `{topic}` too")));
+        }
     }
     if bridge.group == kafka.group || bridge.group == format!("{}{RAW_GROUP}", kafka.group) {
         let problem = format!("must differ from the groups `{0}` and `{0}{RAW_GROUP}` of the nodes", kafka.group);

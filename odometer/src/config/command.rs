@@ -82,7 +82,7 @@ pub(super) fn value_of(config: &Config, key: &str) -> Value {
 }
 
 /// The same of quota's surfaces.
-fn quota_value_of(Config { quota, envoy, .. }: &Config, key: &str) -> Value {
+fn quota_value_of(Config { quota, envoy, alerts, .. }: &Config, key: &str) -> Value {
     match key {
         "quota.default_plan" => json!(quota.default_plan),
         "quota.grpc_listen" => json!(quota.grpc_listen.map_or_else(String::new, |listen| listen.to_string())),
@@ -94,6 +94,10 @@ fn quota_value_of(Config { quota, envoy, .. }: &Config, key: &str) -> Value {
         "envoy.default_meter" => json!(envoy.default_meter),
         "envoy.default_hits" => json!(envoy.default_hits),
         "envoy.hold" => json!(display_duration(envoy.hold)),
+        // Some receivers have their secret in the path.
+        "alerts.webhook" => json!(alerts.webhook.as_ref().map_or("", |_| HIDDEN)),
+        "alerts.secret" => json!(alerts.secret.as_ref().map_or("", |_| HIDDEN)),
+        "alerts.topic" => json!(alerts.topic),
         _ => Value::Null,
     }
 }

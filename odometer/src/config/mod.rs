@@ -2,6 +2,7 @@
 //! [`Config`] out. Flags win over the environment, that over the file, that over the
 //! defaults.
 
+pub(crate) mod alerts;
 mod check;
 mod check_cluster;
 mod check_quota;
@@ -23,6 +24,7 @@ use odometer_schemas::definitions::{DedupeRule, Definitions};
 use odometer_schemas::meter::Meter;
 use odometer_schemas::quota::Plan;
 
+use self::alerts::AlertsConfig;
 use self::cluster::ClusterConfig;
 use self::document::Document;
 pub(crate) use self::document::DocumentError as ConfigError;
@@ -60,6 +62,8 @@ pub struct Config {
     pub(crate) quota: QuotaConfig,
     /// How descriptors of Envoy's rate-limit service are read.
     pub(crate) envoy: EnvoyConfig,
+    /// Where alerts go.
+    pub(crate) alerts: AlertsConfig,
     /// What only the cluster footing uses.
     pub(crate) cluster: ClusterConfig,
 }
@@ -140,6 +144,7 @@ impl Default for Config {
             plans: quota::with_built_in(Vec::new()),
             quota: QuotaConfig::default(),
             envoy: EnvoyConfig::default(),
+            alerts: AlertsConfig::default(),
             cluster: ClusterConfig::default(),
         }
     }

@@ -22,7 +22,7 @@ pub(super) enum Kind {
 
 /// Every key that is one value, with its kind: the order of the printed
 /// configuration. Each can be set by an environment variable.
-pub(super) const KEYS: [(&str, Kind); 42] = [
+pub(super) const KEYS: [(&str, Kind); 45] = [
     ("server.listen", Kind::Text),
     ("server.data_dir", Kind::Text),
     ("server.partitions", Kind::Integer),
@@ -50,6 +50,9 @@ pub(super) const KEYS: [(&str, Kind); 42] = [
     ("envoy.default_meter", Kind::Text),
     ("envoy.default_hits", Kind::Integer),
     ("envoy.hold", Kind::Text),
+    ("alerts.webhook", Kind::Text),
+    ("alerts.secret", Kind::Text),
+    ("alerts.topic", Kind::Text),
     ("kafka.brokers", Kind::Text),
     ("kafka.topic", Kind::Text),
     ("kafka.group", Kind::Text),

@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
     pub(super) clickhouse: RawClickHouse,
     pub(super) quota: RawQuota,
     pub(super) envoy: RawEnvoy,
+    pub(super) alerts: RawAlerts,
     pub(super) plan: Vec<RawPlan>,
 }
 
@@ -149,6 +150,14 @@ pub(super) struct RawClickHouse {
 pub(super) struct RawQuota {
     pub(super) default_plan: Option<String>,
     pub(super) grpc_listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAlerts {
+    pub(super) webhook: Option<String>,
+    pub(super) secret: Option<String>,
+    pub(super) topic: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

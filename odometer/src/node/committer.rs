@@ -131,6 +131,9 @@ impl Worker {
         for owned in &batch.commits {
             let progress = self.progress.of(owned.commit.partition);
             progress.committed_offset.store(owned.commit.next_offset, Ordering::Release);
+            if let Some(alert) = owned.commit.alerts.last() {
+                progress.alerted.fetch_max(alert.sequence + 1, Ordering::Release);
+            }
             progress.moved(StageName::Totals);
         }
         self.progress.announce_commit();

@@ -48,6 +48,7 @@ use self::pen::Pen;
 use self::progress::Progress;
 use self::raw::{Gathering, RawWriter};
 use self::recover::{Recoverer, Recovery};
+use crate::alerts::{self, Courier};
 use crate::config::Config;
 
 /// How often a node that starts looks whether it has recovered.
@@ -64,6 +65,7 @@ pub struct Node {
 /// In the order in which they end. None where this node has no such part.
 #[derive(Default)]
 struct Threads {
+    alerts: Vec<Thread>,
     housekeeping: Option<Thread>,
     counting: Option<Thread>,
     lease: Option<Thread>,
@@ -196,8 +198,8 @@ impl Node {
     /// When the log could not be tidied up; what it acknowledged is durable all the
     /// same.
     pub fn drain(self) -> anyhow::Result<Drained> {
-        let Threads { housekeeping, counting, lease, writing } = self.threads;
-        for thread in [housekeeping, counting, lease, writing].into_iter().flatten() {
+        let Threads { alerts, housekeeping, counting, lease, writing } = self.threads;
+        for thread in alerts.into_iter().chain([housekeeping, counting, lease, writing].into_iter().flatten()) {
             thread.drain();
         }
         self.footing.close().context("the log did not close cleanly")?;
@@ -224,6 +226,7 @@ impl Parts<'_> {
             let assignment = Arc::new(Assignment::new(self.footing.counting()?));
             threads.counting = Some(self.start_counting(&assignment)?);
             threads.lease = self.start_lease(assignment)?;
+            threads.alerts = self.start_alerts()?;
         } else {
             self.progress.joined.store(true, Ordering::Release);
         }
@@ -302,6 +305,18 @@ impl Parts<'_> {
             news: Vec::new(),
         };
         spawn("raw", progress, draining, || writer.run())
+    }
+
+    fn start_alerts(&self) -> anyhow::Result<Vec<Thread>> {
+        let Self { config, footing, progress, .. } = *self;
+        let log_id = footing.installation().log_id;
+        let start = |channel| {
+            let stopping = Arc::new(AtomicBool::new(false));
+            let courier = Courier::new(channel, footing.totals()?, progress, &log_id);
+            let stop = Arc::clone(&stopping);
+            spawn(courier.name(), progress, stopping, move || courier.run(&stop))
+        };
+        alerts::channels(&config.alerts, footing.kafka(), &log_id)?.into_iter().map(start).collect()
     }
 
     fn start_housekeeping(&self) -> anyhow::Result<Option<Thread>> {

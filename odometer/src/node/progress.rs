@@ -48,6 +48,8 @@ pub(crate) struct PartitionProgress {
     pub(crate) ids_since_ms: AtomicI64,
     /// The epoch that this node owns it with, once it is authoritative.
     pub(crate) epoch: AtomicU64,
+    /// Above the sequence of the newest alert that this node committed; zero for none.
+    pub(crate) alerted: AtomicU64,
     /// Wakes whoever waits for the counting to reach an offset.
     counted: tokio::sync::Notify,
     /// Whether this node writes its raw rows.
@@ -104,7 +106,7 @@ impl PartitionProgress {
     /// Forgets what another node counts from now on.
     pub(crate) fn leave(&self) {
         self.stand(Standing::Elsewhere);
-        for offset in [&self.end_offset, &self.next_offset, &self.committed_offset, &self.ids] {
+        for offset in [&self.end_offset, &self.next_offset, &self.committed_offset, &self.ids, &self.alerted] {
             offset.store(0, Relaxed);
         }
         for time in [&self.log_time_ms, &self.ids_since_ms] {

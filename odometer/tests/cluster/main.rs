@@ -3,10 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod alerts;
 mod analysts;
 mod bridge;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/crossings.rs"]
+mod crossings;
 mod gaps;
 #[path = "../outages/load.rs"]
 mod load;

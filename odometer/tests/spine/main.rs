@@ -3,8 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod alerts;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/crossings.rs"]
+mod crossings;
 mod kill;
 mod quota;
 mod support;

@@ -43,10 +43,14 @@ pub struct Numbered {
     pub content_type: &'static str,
 }
 
+/// The header that says whose numbers these are.
+const OWNER_HEADER: &str = "odometer-numbered-by";
+
 /// The writing side of such a topic. One handle serves one thread, and holds a producer
 /// for every partition that it wrote to.
 pub struct NumberedTopic {
     options: KafkaOptions,
+    owner: String,
     writers: BTreeMap<u32, Writer>,
 }
 
@@ -65,10 +69,11 @@ impl NumberedTopic {
         create_unless_there(options, topic, &[])
     }
 
-    /// A handle that connects once there is something to write.
+    /// A handle that connects once there is something to write. `owner` says whose
+    /// numbers these are: messages of others are left alone and count for nothing.
     #[must_use]
-    pub fn new(options: KafkaOptions) -> Self {
-        Self { options, writers: BTreeMap::new() }
+    pub fn new(options: KafkaOptions, owner: impl Into<String>) -> Self {
+        Self { options, owner: owner.into(), writers: BTreeMap::new() }
     }
 
     /// Writes what of `messages` is not in `partition` yet, and returns once all of it
@@ -92,22 +97,32 @@ impl NumberedTopic {
     }
 
     fn try_publish(&mut self, partition: u32, messages: &[Numbered]) -> Result<(), LogError> {
-        let Self { options, writers } = self;
+        let Self { options, owner, writers } = self;
+        let place = Place { options, owner, partition };
         let writer = match writers.entry(partition) {
             std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
-            std::collections::btree_map::Entry::Vacant(vacant) => vacant.insert(Writer::open(options, partition)?),
+            std::collections::btree_map::Entry::Vacant(vacant) => vacant.insert(Writer::open(place)?),
         };
         let last = writer.last;
         let new: Vec<&Numbered> =
             messages.iter().filter(|message| last.is_none_or(|last| message.number > last)).collect();
-        new.chunks(AT_ONCE).try_for_each(|chunk| writer.write(&options.topic, partition, chunk))
+        new.chunks(AT_ONCE).try_for_each(|chunk| writer.write(place, chunk))
     }
 }
 
+/// A partition of the topic, and whose numbers are meant.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    options: &'a KafkaOptions,
+    owner: &'a str,
+    partition: u32,
+}
+
 impl Writer {
-    fn open(options: &KafkaOptions, partition: u32) -> Result<Self, LogError> {
+    fn open(place: Place<'_>) -> Result<Self, LogError> {
         const DOING: &str = "taking a partition of numbered messages over";
-        let name = format!("{}/{partition}", options.topic);
+        let Place { options, owner, partition } = place;
+        let name = format!("{}/{owner}/{partition}", options.topic);
         let timeout = super::client::millis(TRANSACTION_MAX);
         let fixed = [
             ("transactional.id", name.as_str()),
@@ -119,20 +134,21 @@ impl Writer {
         let producer: BaseProducer<Quiet> =
             options.config(&[("linger.ms", "0")], &fixed)?.create_with_context(Quiet).map_err(failed(DOING))?;
         producer.init_transactions(TRANSACTION_MAX).map_err(failed(DOING))?;
-        Ok(Self { producer, last: last_number(options, partition)? })
+        Ok(Self { producer, last: last_number(place)? })
     }
 
     /// All of `messages`, or none.
-    fn write(&mut self, topic: &str, partition: u32, messages: &[&Numbered]) -> Result<(), LogError> {
+    fn write(&mut self, place: Place<'_>, messages: &[&Numbered]) -> Result<(), LogError> {
         const DOING: &str = "writing numbered messages";
         self.producer.begin_transaction().map_err(failed(DOING))?;
         for message in messages {
             let number = message.number.to_string();
             let headers = OwnedHeaders::new()
                 .insert(Header { key: "content-type", value: Some(message.content_type) })
+                .insert(Header { key: OWNER_HEADER, value: Some(place.owner) })
                 .insert(Header { key: NUMBER_HEADER, value: Some(&number) });
-            let record = BaseRecord::to(topic)
-                .partition(native(partition))
+            let record = BaseRecord::to(&place.options.topic)
+                .partition(native(place.partition))
                 .key(&message.key)
                 .payload(&message.payload)
                 .headers(headers);
@@ -145,8 +161,9 @@ impl Writer {
 }
 
 /// The number of the last message of a partition, of those that count.
-fn last_number(options: &KafkaOptions, partition: u32) -> Result<Option<u64>, LogError> {
+fn last_number(place: Place<'_>) -> Result<Option<u64>, LogError> {
     const DOING: &str = "reading the last number";
+    let Place { options, partition, .. } = place;
     let fixed = [
         ("group.id", "odometer-numbered"),
         ("enable.auto.commit", "false"),
@@ -161,7 +178,7 @@ fn last_number(options: &KafkaOptions, partition: u32) -> Result<Option<u64>, Lo
     let mut back = LOOK_BACK;
     loop {
         let from = (end - back).max(start);
-        if let Some(number) = last_after(&consumer, options, (partition, from))? {
+        if let Some(number) = last_after(&consumer, place, from)? {
             return Ok(Some(number));
         }
         if from <= start {
@@ -171,26 +188,18 @@ fn last_number(options: &KafkaOptions, partition: u32) -> Result<Option<u64>, Lo
     }
 }
 
-fn last_after(
-    consumer: &BaseConsumer<Quiet>,
-    options: &KafkaOptions,
-    (partition, from): (u32, i64),
-) -> Result<Option<u64>, LogError> {
+fn last_after(consumer: &BaseConsumer<Quiet>, place: Place<'_>, from: i64) -> Result<Option<u64>, LogError> {
     const DOING: &str = "reading the last number";
-    let mut place = TopicPartitionList::new();
-    place.add_partition_offset(&options.topic, native(partition), Offset::Offset(from)).map_err(failed(DOING))?;
-    consumer.assign(&place).map_err(failed(DOING))?;
+    let Place { options, owner, partition } = place;
+    let mut from_there = TopicPartitionList::new();
+    from_there.add_partition_offset(&options.topic, native(partition), Offset::Offset(from)).map_err(failed(DOING))?;
+    consumer.assign(&from_there).map_err(failed(DOING))?;
     let (mut last, mut heard) = (None, Instant::now());
     loop {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 heard = Instant::now();
-                let headers = message.headers();
-                let mut headers = headers.into_iter().flat_map(|headers| headers.iter());
-                let number = headers.find(|header| header.key == NUMBER_HEADER).and_then(|header| header.value);
-                let number = number.and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse().ok());
-                // Messages of others carry none.
-                last = number.max(last);
+                last = number_of(&message, owner).max(last);
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
             Some(Err(error)) if heard.elapsed() > READ_MAX => return Err(failed(DOING)(error)),
@@ -198,4 +207,15 @@ fn last_after(
             Some(Err(_)) | None => {}
         }
     }
+}
+
+/// The number of a message of `owner`.
+fn number_of(message: &impl Message, owner: &str) -> Option<u64> {
+    let headers = message.headers()?;
+    let text = |key| {
+        let found = headers.iter().find(|header| header.key == key)?.value?;
+        std::str::from_utf8(found).ok()
+    };
+    text(OWNER_HEADER).filter(|found| *found == owner)?;
+    text(NUMBER_HEADER)?.parse().ok()
 }

@@ -34,6 +34,7 @@ pub(crate) struct Cluster {
     installation: Installation,
     books: Servers,
     snapshots_dir: PathBuf,
+    kafka: KafkaOptions,
     group: String,
     owner: String,
 }
@@ -67,6 +68,7 @@ impl Cluster {
             snapshots_dir: cluster.snapshots_dir.join(log.log_id()),
             log,
             books,
+            kafka: options,
             group: cluster.kafka.group.clone(),
             owner,
         })
@@ -176,6 +178,10 @@ impl Footing for Cluster {
 
     fn owner(&self) -> String {
         self.owner.clone()
+    }
+
+    fn kafka(&self) -> Option<&KafkaOptions> {
+        Some(&self.kafka)
     }
 
     fn housekeeping(&self) -> anyhow::Result<Option<Box<dyn Housekeeping>>> {

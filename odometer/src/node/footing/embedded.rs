@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odometer_ingest::log::embedded::{EmbeddedHealth, EmbeddedLog, EmbeddedOptions};
+use odometer_ingest::log::kafka::KafkaOptions;
 use odometer_ingest::log::{LogAppender, LogError, LogReader};
 use odometer_sink::BookError;
 use odometer_sink::raw::{RawBook, SqliteRaw};
@@ -88,6 +89,10 @@ impl Footing for Embedded {
 
     fn owner(&self) -> String {
         String::new()
+    }
+
+    fn kafka(&self) -> Option<&KafkaOptions> {
+        None
     }
 
     fn housekeeping(&self) -> anyhow::Result<Option<Box<dyn Housekeeping>>> {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use odometer_ingest::log::kafka::KafkaOptions;
 use odometer_ingest::log::{LogAppender, LogError, LogReader};
 use odometer_sink::BookError;
 use odometer_sink::raw::RawBook;
@@ -42,6 +43,8 @@ pub(crate) trait Footing: Send + Sync {
     fn snapshots_dir(&self) -> PathBuf;
     /// The name under which partitions are claimed: this node's URL, or empty.
     fn owner(&self) -> String;
+    /// How Kafka is reached, where it is the log.
+    fn kafka(&self) -> Option<&KafkaOptions>;
     /// What this footing must do by itself while the node runs.
     fn housekeeping(&self) -> anyhow::Result<Option<Box<dyn Housekeeping>>>;
     /// Waits for what is on its way to the log, and closes it.
