@@ -34,6 +34,8 @@ struct Place {
     epoch: u64,
     /// Told below this sequence; none until the book was asked.
     next: Option<u64>,
+    /// The book was read to its end, so that only this node's commits bring more.
+    is_read: bool,
     again: Option<Again>,
 }
 
@@ -101,7 +103,7 @@ impl Courier {
             *place = Place { epoch, ..Place::default() };
         }
         let waits = place.again.as_ref().is_some_and(|again| again.at > Instant::now());
-        let has_news = place.next.is_none_or(|next| state.alerted.load(Ordering::Acquire) > next);
+        let has_news = !place.is_read || place.next.is_none_or(|next| state.alerted.load(Ordering::Acquire) > next);
         epoch != 0 && has_news && !waits
     }
 
@@ -125,7 +127,8 @@ impl Courier {
             let place = &mut self.places[partition as usize];
             (place.next, place.again) = (Some(next), None);
         }
-        self.places[partition as usize].next = Some(next.max(alerted));
+        let place = &mut self.places[partition as usize];
+        (place.next, place.is_read) = (Some(next.max(alerted)), true);
         Ok(())
     }
 
