@@ -1,6 +1,7 @@
 //! Where an accepted record goes: the cell of its (tenant, meter, period), which is
 //! its live counter and its exact total in one.
 
+mod order;
 mod table;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ pub(crate) struct Totals {
     /// Slots whose period was closed, for reuse.
     free: Vec<SlotId>,
     dirty: Vec<SlotId>,
+    order: order::Order,
     cells: LiveCells,
 }
 
@@ -94,6 +96,7 @@ impl Totals {
             extras: HashMap::new(),
             free: Vec::new(),
             dirty: Vec::new(),
+            order: order::Order::default(),
             cells,
         }
     }
@@ -270,11 +273,18 @@ impl Totals {
     /// period.
     pub(crate) fn take_dirty(&mut self) -> Vec<TotalRow> {
         let dirty = std::mem::take(&mut self.dirty);
-        let mut rows: Vec<TotalRow> = dirty.into_iter().map(|slot| self.row(slot)).collect();
-        rows.sort_unstable_by(|a, b| {
-            (&a.tenant, &a.meter, a.period_start_ms).cmp(&(&b.tenant, &b.meter, b.period_start_ms))
+        let Self { order, series, slots, .. } = self;
+        order.rank_all(series.len(), |id| {
+            let Series { tenant, meter, .. } = &series[id.0 as usize];
+            (tenant, meter)
         });
-        rows
+        let mut ranked: Vec<(u32, SlotId)> =
+            dirty.into_iter().map(|slot| (order.rank(slots[slot.at()].series), slot)).collect();
+        ranked.sort_unstable_by(|(a, a_slot), (b, b_slot)| {
+            let start = |slot: &SlotId| slots[slot.at()].cell.period().start;
+            a.cmp(b).then_with(|| start(a_slot).cmp(&start(b_slot)))
+        });
+        ranked.into_iter().map(|(_, slot)| self.row(slot)).collect()
     }
 
     fn row(&self, slot: SlotId) -> TotalRow {

@@ -210,6 +210,7 @@ impl MemoryBook {
             self.totals.insert((row.tenant.clone(), row.meter.clone(), row.period_start_ms), row.clone());
         }
         self.marks.extend(commit.marks.iter().map(|mark| (mark.source, mark.clone())));
+        self.state.alerts.extend(commit.alerts.iter().cloned());
         self.exceptions.extend(commit.exceptions.iter().map(|row| (row.offset, row.verdicts.clone())));
         for QuotaRow { kind, tenant, name, state } in commit.quota.clone() {
             match state.is_empty() {
