@@ -15,8 +15,9 @@ use faults::{FAULTS, Fault, Tree};
 /// What the admission word and decisions over several words are made of.
 const WORDS: [&str; 2] = ["quota/word.rs", "quota/several.rs"];
 /// What the life of a reservation is made of besides.
-const LIFE: [&str; 10] = [
+const LIFE: [&str; 11] = [
     "quota/account.rs",
+    "quota/alarm.rs",
     "quota/book.rs",
     "quota/decide.rs",
     "quota/hold.rs",

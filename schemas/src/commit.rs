@@ -2,6 +2,8 @@
 //! changed, as absolute values, and what the book gives back when a partition is
 //! claimed.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 
 use crate::definitions::Definitions;
@@ -50,10 +52,10 @@ pub struct DefinitionsAt {
 /// The total of one (tenant, meter, period).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TotalRow {
-    /// Whose usage.
-    pub tenant: String,
+    /// Whose usage; shared with whoever counts it.
+    pub tenant: Arc<str>,
     /// Of what.
-    pub meter: String,
+    pub meter: Arc<str>,
     /// Period start, Unix milliseconds.
     pub period_start_ms: i64,
     /// Period end (exclusive), Unix milliseconds.

@@ -126,8 +126,8 @@ fn open_totals(path: &Path) -> SqliteTotals {
 fn total(tenant: &str, meter: &str) -> TotalRow {
     let period = PeriodRule::CalendarMonth.period_of(TimeMs(1_700_000_000_000));
     TotalRow {
-        tenant: tenant.to_owned(),
-        meter: meter.to_owned(),
+        tenant: tenant.into(),
+        meter: meter.into(),
         period_start_ms: period.start.0,
         period_end_ms: period.end.0,
         aggregation: Aggregation::Sum,

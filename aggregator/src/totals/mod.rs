@@ -297,8 +297,8 @@ impl Totals {
             plain
         });
         TotalRow {
-            tenant: owner.tenant.to_string(),
-            meter: owner.meter.to_string(),
+            tenant: Arc::clone(&owner.tenant),
+            meter: Arc::clone(&owner.meter),
             period_start_ms: cell.period().start.0,
             period_end_ms: cell.period().end.0,
             aggregation,

@@ -207,7 +207,7 @@ impl MemoryBook {
         self.state.log_time_ms = commit.log_time_ms;
         self.state.counts = commit.counts;
         for row in &commit.totals {
-            self.totals.insert((row.tenant.clone(), row.meter.clone(), row.period_start_ms), row.clone());
+            self.totals.insert((row.tenant.to_string(), row.meter.to_string(), row.period_start_ms), row.clone());
         }
         self.marks.extend(commit.marks.iter().map(|mark| (mark.source, mark.clone())));
         self.state.alerts.extend(commit.alerts.iter().cloned());

@@ -74,7 +74,7 @@ impl Books {
         let mut found = Tally::new();
         for row in book.totals(&TotalsFilter::default())? {
             // The sender's month may have ended meanwhile: periods are added up.
-            let total = found.entry((row.tenant, row.meter)).or_default();
+            let total = found.entry((row.tenant.to_string(), row.meter.to_string())).or_default();
             total.quantity += row.quantity;
             total.records += row.records;
         }

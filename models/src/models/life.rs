@@ -54,7 +54,7 @@ fn site(deciders: usize) -> (Arc<Site>, Writer) {
     let cells = LiveCells::default();
     let live = LiveQuota::new(cells.clone());
     live.set_meters(Some(&Definitions::built_in()));
-    let mut book = QuotaBook::new(live.clone());
+    let mut book = QuotaBook::new(live.clone(), cells.clone());
     let limits = [METER, OTHER].map(|meter| Limit { grace_percent: Some(0), ..Limit::usage(meter, Some(LIMIT)) });
     book.plan(Plan { name: "free".into(), limits: limits.into(), is_default: true }, PlanOrigin::Config);
     let cell = cells.cell(&TENANT.into(), METER, Aggregation::Sum, Anchors::default().period_of(NOW));
@@ -161,7 +161,7 @@ impl Writer {
         let cells = LiveCells::default();
         let again = LiveQuota::new(cells.clone());
         again.set_meters(Some(&Definitions::built_in()));
-        QuotaBook::new(again.clone()).restore(&self.book.take_dirty()).expect("what was stored can be read");
+        QuotaBook::new(again.clone(), cells.clone()).restore(&self.book.take_dirty()).expect("what was stored can be read");
         let cell = cells.cell(&TENANT.into(), METER, Aggregation::Sum, Anchors::default().period_of(NOW));
         for live in [&site.live, &again] {
             while live.expire(OVER, 10) {}

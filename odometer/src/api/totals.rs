@@ -36,8 +36,8 @@ pub(crate) struct TotalAnswer {
 impl From<&TotalRow> for TotalAnswer {
     fn from(row: &TotalRow) -> Self {
         Self {
-            tenant: row.tenant.clone(),
-            meter: row.meter.clone(),
+            tenant: row.tenant.to_string(),
+            meter: row.meter.to_string(),
             period_start: TimeMs(row.period_start_ms).to_string(),
             period_end: TimeMs(row.period_end_ms).to_string(),
             quantity: row.quantity.to_string(),

@@ -59,8 +59,8 @@ pub fn installation() -> Installation {
 #[must_use]
 pub fn total(tenant: &str, meter: &str, quantity: i128) -> TotalRow {
     TotalRow {
-        tenant: tenant.to_owned(),
-        meter: meter.to_owned(),
+        tenant: tenant.into(),
+        meter: meter.into(),
         period_start_ms: 1000,
         period_end_ms: 2000,
         aggregation: Aggregation::Sum,

@@ -2,6 +2,7 @@
 //! book differs from them out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use odometer_schemas::accumulator::{Accumulator, Observation};
 use odometer_schemas::commit::TotalRow;
@@ -11,12 +12,15 @@ use odometer_schemas::time::{Interval, TimeMs};
 
 use super::difference::{Difference, Differences};
 
+/// By tenant and meter.
+type BySeries = HashMap<Arc<str>, HashMap<Arc<str>, Vec<usize>>>;
+
 /// The totals of a snapshot and what the rows give for each.
 #[derive(Debug)]
 pub(super) struct TotalsCheck {
     totals: Vec<Recomputed>,
-    /// By tenant and meter: the totals' places, by period start.
-    by_series: HashMap<String, HashMap<String, Vec<usize>>>,
+    /// The totals' places, by period start.
+    by_series: BySeries,
     /// Only rows inside must have a total; all of them when `None`.
     scope: Option<Interval>,
 }
@@ -30,22 +34,22 @@ struct Recomputed {
 
 impl TotalsCheck {
     pub(super) fn new(totals: Vec<TotalRow>, scope: Option<Interval>, differences: &mut Differences) -> Self {
-        let mut by_series: HashMap<String, HashMap<String, Vec<usize>>> = HashMap::new();
+        let mut by_series: BySeries = HashMap::new();
         for pair in totals.windows(2) {
             let [first, second] = pair else { continue };
             let same = (&first.tenant, &first.meter) == (&second.tenant, &second.meter);
             if same && first.period_end_ms > second.period_start_ms {
                 differences.push(|| Difference::PeriodsOverlap {
-                    tenant: first.tenant.clone(),
-                    meter: first.meter.clone(),
+                    tenant: first.tenant.to_string(),
+                    meter: first.meter.to_string(),
                     first: TimeMs(first.period_start_ms),
                     second: TimeMs(second.period_start_ms),
                 });
             }
         }
         for (place, total) in totals.iter().enumerate() {
-            let meters = by_series.entry(total.tenant.clone()).or_default();
-            meters.entry(total.meter.clone()).or_default().push(place);
+            let meters = by_series.entry(Arc::clone(&total.tenant)).or_default();
+            meters.entry(Arc::clone(&total.meter)).or_default().push(place);
         }
         let recomputed = |total: TotalRow| Recomputed {
             accumulator: Accumulator::new(total.aggregation),
@@ -94,8 +98,8 @@ impl TotalsCheck {
             let mut compare = |column, total_says: String, raw_gives: String| {
                 if total_says != raw_gives {
                     differences.push(|| Difference::Total {
-                        tenant: total.tenant.clone(),
-                        meter: total.meter.clone(),
+                        tenant: total.tenant.to_string(),
+                        meter: total.meter.to_string(),
                         period_start: TimeMs(total.period_start_ms),
                         column,
                         total: total_says,

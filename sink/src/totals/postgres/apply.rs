@@ -194,8 +194,8 @@ const UPSERT_TOTALS: &str = concat!(
 fn with_totals<'a>(sql: &'static str, chunk: &[(&PartitionCommit, &'a TotalRow)]) -> Result<Statement<'a>, BookError> {
     let records = chunk.iter().map(|(_, row)| stored(row.records)).collect::<Result<Vec<i64>, _>>()?;
     Ok(sqlx::query(sql)
-        .bind(column(chunk, |row| row.tenant.as_str()))
-        .bind(column(chunk, |row| row.meter.as_str()))
+        .bind(column(chunk, |row| &*row.tenant))
+        .bind(column(chunk, |row| &*row.meter))
         .bind(column(chunk, |row| row.period_start_ms))
         .bind(column(chunk, |row| row.period_end_ms))
         .bind(column(chunk, |row| row.quantity.to_string()))
@@ -216,8 +216,8 @@ async fn foreign(link: &mut Link, chunk: &[(&PartitionCommit, &TotalRow)]) -> Re
          JOIN period_totals AS t USING (tenant, meter, period_start)
          WHERE t.partition <> n.partition ORDER BY n.number LIMIT 1",
     )
-    .bind(column(chunk, |row| row.tenant.as_str()))
-    .bind(column(chunk, |row| row.meter.as_str()))
+    .bind(column(chunk, |row| &*row.tenant))
+    .bind(column(chunk, |row| &*row.meter))
     .bind(column(chunk, |row| row.period_start_ms))
     .bind(partitions(chunk));
     let found = link

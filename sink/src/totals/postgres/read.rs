@@ -86,8 +86,8 @@ pub(super) async fn cursors(link: &mut Link) -> Result<Vec<PartitionCursor>, Boo
 
 fn total(row: &Columns<'_>) -> Result<TotalRow, BookError> {
     Ok(TotalRow {
-        tenant: row.text(0)?.to_owned(),
-        meter: row.text(1)?.to_owned(),
+        tenant: row.text(0)?.into(),
+        meter: row.text(1)?.into(),
         period_start_ms: row.integer(2)?,
         period_end_ms: row.integer(3)?,
         quantity: row.parsed(4)?,

@@ -64,8 +64,8 @@ fn move_on(connection: &Connection, commit: &PartitionCommit) -> Result<(), Book
 fn totals(connection: &Connection, commit: &PartitionCommit) -> Result<(), CommitError> {
     let rows = in_order(&[commit], |commit| &commit.totals, |_, row| total_key(row))?;
     let changed = insert_all(connection, TOTALS, rows.iter(), |statement, (_, row)| {
-        statement.raw_bind_parameter(1, row.tenant.as_str())?;
-        statement.raw_bind_parameter(2, row.meter.as_str())?;
+        statement.raw_bind_parameter(1, &*row.tenant)?;
+        statement.raw_bind_parameter(2, &*row.meter)?;
         statement.raw_bind_parameter(3, row.period_start_ms)?;
         statement.raw_bind_parameter(4, row.period_end_ms)?;
         statement.raw_bind_parameter(5, row.quantity.to_string())?;

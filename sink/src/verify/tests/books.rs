@@ -236,8 +236,8 @@ fn add(totals: &mut Totals, entry: &LogEntry, index: usize, record: &Record) {
     let key = (record.tenant.clone(), record.meter.clone(), period.start.0);
     let (row, accumulator) = totals.entry(key).or_insert_with(|| {
         let row = TotalRow {
-            tenant: record.tenant.clone(),
-            meter: record.meter.clone(),
+            tenant: record.tenant.as_str().into(),
+            meter: record.meter.as_str().into(),
             period_start_ms: period.start.0,
             period_end_ms: period.end.0,
             aggregation,
