@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use odometer_sink::BookError;
-use odometer_sink::totals::{AlertFilter, Told, TotalsBook};
+use odometer_sink::totals::{AlertFilter, AlertsOf, Told, TotalsBook};
 
 use super::{Channel, Event};
 use crate::node::progress::{PartitionProgress, Progress, Standing};
@@ -112,10 +112,10 @@ impl Courier {
         let mut next = self.told(partition)?;
         loop {
             let filter = AlertFilter {
+                of: AlertsOf::Partition(partition),
                 // Of nothing told, the first follows nothing.
                 after: next.checked_sub(1),
                 most: Some(self.channel.at_once()),
-                ..AlertFilter::of_partition(partition)
             };
             let rows = self.book.alerts(&filter)?;
             let Some((_, last)) = rows.last() else { break };

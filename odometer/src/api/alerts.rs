@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use odometer_sink::totals::AlertFilter;
+use odometer_sink::totals::{AlertFilter, AlertsOf};
 use serde::Serialize;
 
 use super::Api;
@@ -28,9 +28,7 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Alerts
     let parameters = Parameters::read(&uri, &PARAMETERS)?;
     let limit = parameters.limit(ALERTS_DEFAULT, ALERTS_MAX)?;
     let filter = AlertFilter {
-        // A tenant's alerts are all of one partition.
-        partition: None,
-        tenant: Some(parameters.required("tenant", "acme")?.to_owned()),
+        of: AlertsOf::Tenant(parameters.required("tenant", "acme")?.to_owned()),
         after: after(&parameters)?,
         // One more tells whether there is a next page.
         most: Some(u32::try_from(limit + 1).unwrap_or(u32::MAX)),

@@ -9,8 +9,8 @@ use odometer_schemas::time::{Interval, TimeMs};
 use odometer_schemas::verdict::{Verdict, VerdictCounts, pack};
 
 use super::{
-    AlertFilter, Claim, CommitError, Installation, OwnedCommit, PartitionCursor, PeriodFilter, Told, TotalsBook,
-    TotalsFilter,
+    AlertFilter, AlertsOf, Claim, CommitError, Installation, OwnedCommit, PartitionCursor, PeriodFilter, Told,
+    TotalsBook, TotalsFilter,
 };
 use crate::error::BookError;
 
@@ -460,10 +460,11 @@ fn alerts_are_told(storage: &mut dyn Storage) {
         alerts.into_iter().map(|(partition, alert)| (partition, alert.sequence)).collect::<Vec<_>>()
     };
     let [a, b, later, c] = [(3, 0), (3, 1), (8, 0), (4, 0)].map(|(offset, number)| AlertRow::sequence(offset, number));
-    assert_eq!(found(&mut *book, &AlertFilter::default()), [(1, a), (1, b), (1, later), (3, c)]);
-    let of_tenant = AlertFilter { tenant: Some("a".to_owned()), ..AlertFilter::default() };
-    assert_eq!(found(&mut *book, &of_tenant), [(1, a), (1, later)]);
-    let next = AlertFilter { after: Some(a), most: Some(1), ..AlertFilter::of_partition(1) };
+    let all = AlertFilter::all;
+    assert_eq!(found(&mut *book, &all(AlertsOf::Partition(1))), [(1, a), (1, b), (1, later)]);
+    assert_eq!(found(&mut *book, &all(AlertsOf::Partition(3))), [(3, c)]);
+    assert_eq!(found(&mut *book, &all(AlertsOf::Tenant("a".to_owned()))), [(1, a), (1, later)]);
+    let next = AlertFilter { after: Some(a), most: Some(1), ..all(AlertsOf::Partition(1)) };
     assert_eq!(found(&mut *book, &next), [(1, b)]);
 
     assert_eq!(book.told("webhook").expect("can be read"), []);

@@ -131,13 +131,20 @@ impl PeriodFilter {
     }
 }
 
-/// Which alerts to read; every part that is given must match.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Whose alerts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlertsOf {
+    /// A partition's.
+    Partition(u32),
+    /// A tenant's, which are all of one partition.
+    Tenant(String),
+}
+
+/// Which alerts to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertFilter {
-    /// Only this partition's.
-    pub partition: Option<u32>,
-    /// Only this tenant's.
-    pub tenant: Option<String>,
+    /// Whose.
+    pub of: AlertsOf,
     /// Only those that follow this one in their partition.
     pub after: Option<u64>,
     /// How many at most.
@@ -145,10 +152,10 @@ pub struct AlertFilter {
 }
 
 impl AlertFilter {
-    /// All alerts of one partition.
+    /// All alerts of one partition or tenant.
     #[must_use]
-    pub fn of_partition(partition: u32) -> Self {
-        Self { partition: Some(partition), ..Self::default() }
+    pub fn all(of: AlertsOf) -> Self {
+        Self { of, after: None, most: None }
     }
 }
 
@@ -274,7 +281,7 @@ pub trait TotalsBook: Send {
     /// As [`TotalsBook::totals`].
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError>;
 
-    /// The alerts asked for, with their partitions, by (partition, sequence).
+    /// The alerts asked for, with their partitions, by sequence.
     ///
     /// # Errors
     /// As [`TotalsBook::totals`].

@@ -4,7 +4,7 @@ use odometer_schemas::commit::PartitionCommit;
 use odometer_schemas::quota::AlertRow;
 
 use super::super::rules::{in_order, scope_of};
-use super::super::{AlertFilter, CommitError, Told};
+use super::super::{AlertFilter, AlertsOf, CommitError, Told};
 use super::apply::{chunks, column, partitions, stored};
 use super::columns::Table;
 use super::read::rows;
@@ -42,20 +42,27 @@ pub(super) async fn write(link: &mut Link, fresh: &[&PartitionCommit]) -> Result
     Ok(())
 }
 
-/// By partition and sequence.
+macro_rules! alerts_where {
+    ($whose:literal) => {
+        concat!(
+            "SELECT partition, sequence, at, tenant, meter, scope, name, period_start, period_end, percent, policy,
+                    limit_units, used
+             FROM quota_alerts WHERE ",
+            $whose,
+            " = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"
+        )
+    };
+}
+
+/// By sequence.
 pub(super) async fn read(link: &mut Link, filter: &AlertFilter) -> Result<Vec<(u32, AlertRow)>, BookError> {
-    let query = sqlx::query(
-        "SELECT partition, sequence, at, tenant, meter, scope, name, period_start, period_end, percent, policy,
-                limit_units, used
-         FROM quota_alerts
-         WHERE ($1::bigint IS NULL OR partition = $1) AND ($2::text IS NULL OR tenant = $2)
-           AND ($3::bigint IS NULL OR sequence > $3)
-         ORDER BY partition, sequence LIMIT $4",
-    )
-    .bind(filter.partition.map(i64::from))
-    .bind(&filter.tenant)
-    .bind(filter.after.map(stored).transpose()?)
-    .bind(filter.most.map(i64::from));
+    let query = match &filter.of {
+        AlertsOf::Partition(partition) => sqlx::query(alerts_where!("partition")).bind(i64::from(*partition)),
+        AlertsOf::Tenant(tenant) => sqlx::query(alerts_where!("tenant")).bind(tenant),
+    };
+    // Negative: before the first.
+    let after = filter.after.map_or(Ok(-1), stored)?;
+    let query = query.bind(after).bind(filter.most.map(i64::from));
     rows(link, QUOTA_ALERTS, query, |row| {
         let alert = AlertRow {
             sequence: row.fitting(1)?,

@@ -10,7 +10,7 @@ use odometer_schemas::verdict::VerdictCounts;
 
 use super::super::rules::{Standing, without_partition};
 use super::super::values::{definitions_of_bytes, words_of_bytes};
-use super::super::{AlertFilter, Installation, PartitionCursor, TotalsFilter};
+use super::super::{AlertFilter, AlertsOf, Installation, PartitionCursor, TotalsFilter};
 use super::columns::{Columns, Table};
 use super::session::{Link, Statement};
 use super::{alerts, quota};
@@ -140,7 +140,7 @@ pub(super) async fn partition_state(link: &mut Link, partition: u32) -> Result<P
         marks: marks(link, partition).await?,
         rules: rules(link, partition).await?,
         quota: quota::read(link, partition).await?,
-        alerts: without_partition(alerts::read(link, &AlertFilter::of_partition(partition)).await?),
+        alerts: without_partition(alerts::read(link, &AlertFilter::all(AlertsOf::Partition(partition))).await?),
     })
 }
 

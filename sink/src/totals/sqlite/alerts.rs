@@ -5,11 +5,11 @@ use odometer_schemas::quota::AlertRow;
 use rusqlite::{Connection, params};
 
 use super::super::rules::{in_order, scope_of};
-use super::super::{AlertFilter, CommitError, Told};
+use super::super::{AlertFilter, AlertsOf, CommitError, Told};
 use super::FILE;
 use super::read::Query;
 use crate::error::BookError;
-use crate::sqlite::insert_all;
+use crate::sqlite::{Columns, insert_all};
 
 const ADD: &str = "INSERT INTO quota_alerts (partition, sequence, at, tenant, meter, scope, name, period_start,
     period_end, percent, policy, limit_units, used) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -35,36 +35,50 @@ pub(super) fn write(connection: &Connection, commit: &PartitionCommit) -> Result
     Ok(())
 }
 
-/// By partition and sequence.
-pub(super) fn read(connection: &Connection, filter: &AlertFilter) -> Result<Vec<(u32, AlertRow)>, BookError> {
-    let query = Query {
-        table: "quota_alerts",
-        key_columns: 2,
-        sql: "SELECT partition, sequence, at, tenant, meter, scope, name, period_start, period_end, percent, policy,
-                     limit_units, used
-              FROM quota_alerts
-              WHERE (?1 IS NULL OR partition = ?1) AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR sequence > ?3)
-              ORDER BY partition, sequence LIMIT ?4",
+macro_rules! alerts_where {
+    ($whose:literal) => {
+        concat!(
+            "SELECT partition, sequence, at, tenant, meter, scope, name, period_start, period_end, percent, policy,
+                    limit_units, used
+             FROM quota_alerts WHERE ",
+            $whose,
+            " = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
+        )
     };
-    // Negative: no bound.
+}
+
+/// By sequence.
+pub(super) fn read(connection: &Connection, filter: &AlertFilter) -> Result<Vec<(u32, AlertRow)>, BookError> {
+    // Negative: before the first, and no bound.
+    let after = filter.after.map_or(Ok(-1), i64::try_from).unwrap_or(i64::MAX);
     let most = filter.most.map_or(-1, i64::from);
-    query.rows(connection, params![filter.partition, filter.tenant, filter.after, most], |row| {
-        let alert = AlertRow {
-            sequence: row.fitting(1)?,
-            at_ms: row.integer(2)?,
-            tenant: row.text(3)?.to_owned(),
-            meter: row.text(4)?.to_owned(),
-            scope: row.read(5, scope_of)?,
-            name: row.text(6)?.to_owned(),
-            period_start_ms: row.integer(7)?,
-            period_end_ms: row.integer(8)?,
-            percent: row.fitting(9)?,
-            policy: row.text(10)?.to_owned(),
-            limit: row.integer(11)?,
-            used: row.integer(12)?,
-        };
-        Ok((row.fitting(0)?, alert))
-    })
+    let query = |sql| Query { table: "quota_alerts", key_columns: 2, sql };
+    match &filter.of {
+        AlertsOf::Partition(partition) => {
+            query(alerts_where!("partition")).rows(connection, params![partition, after, most], alert)
+        }
+        AlertsOf::Tenant(tenant) => {
+            query(alerts_where!("tenant")).rows(connection, params![tenant, after, most], alert)
+        }
+    }
+}
+
+fn alert(row: &Columns<'_>) -> Result<(u32, AlertRow), BookError> {
+    let alert = AlertRow {
+        sequence: row.fitting(1)?,
+        at_ms: row.integer(2)?,
+        tenant: row.text(3)?.to_owned(),
+        meter: row.text(4)?.to_owned(),
+        scope: row.read(5, scope_of)?,
+        name: row.text(6)?.to_owned(),
+        period_start_ms: row.integer(7)?,
+        period_end_ms: row.integer(8)?,
+        percent: row.fitting(9)?,
+        policy: row.text(10)?.to_owned(),
+        limit: row.integer(11)?,
+        used: row.integer(12)?,
+    };
+    Ok((row.fitting(0)?, alert))
 }
 
 pub(super) fn told(connection: &Connection, channel: &str) -> Result<Vec<Told>, BookError> {

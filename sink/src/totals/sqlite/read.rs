@@ -12,7 +12,7 @@ use rusqlite::{Connection, Params, params};
 
 use super::super::rules::{Standing, without_partition};
 use super::super::values::{definitions_of_bytes, words_of_bytes};
-use super::super::{AlertFilter, Installation, PartitionCursor, TotalsFilter};
+use super::super::{AlertFilter, AlertsOf, Installation, PartitionCursor, TotalsFilter};
 use super::FILE;
 use crate::error::BookError;
 use crate::sqlite::Columns;
@@ -154,7 +154,7 @@ pub(super) fn partition_state(connection: &Connection, partition: u32) -> Result
         marks: marks(connection, partition)?,
         rules: rules(connection, partition)?,
         quota: super::quota::read(connection, partition)?,
-        alerts: without_partition(super::alerts::read(connection, &AlertFilter::of_partition(partition))?),
+        alerts: without_partition(super::alerts::read(connection, &AlertFilter::all(AlertsOf::Partition(partition)))?),
     })
 }
 
