@@ -11,6 +11,7 @@ pub mod agent_run;
 mod driver;
 pub mod http;
 mod lane;
+pub mod quota;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use tokio::task::{JoinHandle, coop};
 pub use ack::{Ack, PendingAck, Unacknowledged};
 pub use agent_run::{AgentRun, AgentRunOptions};
 pub use http::HttpTransport;
+pub use quota::{HttpQuota, RunQuota};
 
 use crate::log::LogAppender;
 use ack::Ledger;

@@ -5,4 +5,6 @@ mod delivery;
 mod http;
 mod limits;
 mod logs;
+mod quota;
+mod quota_model;
 mod sequences;
