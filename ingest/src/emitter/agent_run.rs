@@ -186,12 +186,13 @@ impl AgentRun {
         options: AgentRunOptions,
         quota: RunQuota,
     ) -> Result<Self, StartError> {
-        options.clone().template(TimeMs(0))?;
+        let (asked_at, asked_time) = (Instant::now(), (options.wall_clock)());
         let who = Who { tenant: options.tenant.clone(), subject: options.subject.clone(), key: quota.key.clone() };
         let request = Request { who, meter: options.meter.clone(), tick: options.tick };
+        let (tick, template) = (options.tick, options.template(asked_time)?);
         let (granted, begin, keeper) = Keeper::open(quota, request).await?;
-        let started_time = (options.wall_clock)();
-        let (tick, template) = (options.tick, options.template(started_time)?);
+        let waited_ms = u64::try_from(asked_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let started_time = asked_time.plus_ms(as_signed(waited_ms));
         let mut run = Self::begin(emitter, tick, (template, started_time), Some(granted.id));
         let (going_on, ended) = oneshot::channel();
         let meter = Arc::clone(&run.meter);

@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     Lossy(u8),
     /// Every question is lost.
     Away,
+    /// Every answer is lost.
+    Deaf,
     /// No question is ever answered, nor refused.
     Silent,
 }
@@ -248,7 +250,7 @@ impl QuotaClient for Model {
                 Fault::Away => return Err(lost("the question")),
                 Fault::Silent => std::future::pending().await,
                 Fault::Lossy(percent) if asks < percent => return Err(lost("the question")),
-                Fault::Lossy(_) | Fault::None => {}
+                Fault::Lossy(_) | Fault::Deaf | Fault::None => {}
             }
             let answer = {
                 let mut state = self.state();
@@ -256,6 +258,7 @@ impl QuotaClient for Model {
                 self.decide(&mut state, &question)
             };
             match fault {
+                Fault::Deaf => Err(lost("the answer")),
                 Fault::Lossy(percent) if hears < percent => Err(lost("the answer")),
                 _ => answer,
             }

@@ -75,7 +75,7 @@ pub async fn slots_are_taken_and_given_back(place: &impl Place) {
     assert!(!denial.retry_after.is_zero() && !denial.degraded);
 
     sleep(TICK * 5).await;
-    assert!(place.stands(METER_DEFAULT).await.1 > 0, "time is held ahead");
+    await_that(place, "time is held ahead", |(_, held_ms)| held_ms > 0).await;
     let first = first.finish().await.expect("all of it is stored");
     let third = start(place).await.expect("the first one's slot is free");
     sleep(TICK * 3).await;
@@ -101,11 +101,7 @@ pub async fn a_limit_that_is_reached_is_told(place: &impl Place) {
     assert!(denial.violated[0].ends_with("/agent_minute/tenant"), "{denial}");
     let standing = run.standing().expect("within quota");
     assert!(matches!(&*standing.borrow(), Standing::OverLimit(_)));
-    let deadline = Instant::now() + PATIENCE;
-    while place.stands(METER_DEFAULT).await.0 <= used_before_ms + 500 {
-        assert!(Instant::now() < deadline, "the run is metered on");
-        sleep(TICK).await;
-    }
+    await_that(place, "the run is metered on", |(used_ms, _)| used_ms > used_before_ms + 500).await;
     assert_eq!(place.stands(Plan::AGENTS).await.1, 1, "the run still has its slot");
     denied(start(place).await);
     let report = run.finish().await.expect("all of it is stored");
@@ -142,6 +138,15 @@ pub async fn dropped_runs_are_settled(place: &impl Place) {
     await_standing(place, Plan::AGENTS, (0, 0)).await;
     let (used_ms, _) = place.stands(METER_DEFAULT).await;
     assert!(used_ms >= 100, "the dropped run is billed: {used_ms}");
+}
+
+/// Waits until what is used and held of time is so.
+async fn await_that(place: &impl Place, what: &str, is_so: impl Fn((i64, i64)) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so(place.stands(METER_DEFAULT).await) {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        sleep(TICK / 2).await;
+    }
 }
 
 fn denied(started: Result<AgentRun, StartError>) -> Denial {
