@@ -104,6 +104,22 @@ impl Keeper {
         Ok((granted, begin, task))
     }
 
+    fn new(quota: RunQuota, request: Request) -> Self {
+        let nothing = Standing::Unanswered(AskError::Unavailable { why: "not asked yet".into(), retry_after: None });
+        Self {
+            quota,
+            request,
+            name: format!("run-{:032x}", rand::random::<u128>()),
+            generation: 1,
+            operations: 0,
+            stage: Stage::Reserve,
+            pending: None,
+            reserved_ms: 0,
+            period_end: None,
+            standing: watch::channel(nothing).0,
+        }
+    }
+
     fn id(&self) -> String {
         format!("{}-{}", self.name, self.generation)
     }
@@ -306,6 +322,7 @@ impl Keeper {
     }
 }
 
+/// From the first question to the last.
 async fn run(
     quota: RunQuota,
     request: Request,
@@ -313,20 +330,7 @@ async fn run(
     begun: oneshot::Receiver<Begun>,
 ) -> Option<AskError> {
     let until = Instant::now() + quota.patience;
-    let name = format!("run-{:032x}", rand::random::<u128>());
-    let nothing = Standing::Unanswered(AskError::Unavailable { why: "not asked yet".into(), retry_after: None });
-    let mut keeper = Keeper {
-        quota,
-        request,
-        name,
-        generation: 1,
-        operations: 0,
-        stage: Stage::Reserve,
-        pending: None,
-        reserved_ms: 0,
-        period_end: None,
-        standing: watch::channel(nothing).0,
-    };
+    let mut keeper = Keeper::new(quota, request);
     let reserve = keeper.reserve();
     let outcome = insist(&*keeper.quota.client, &Question::Reserve(reserve.clone()), until).await;
     let may_be_held = match outcome {
