@@ -6,5 +6,6 @@ mod http;
 mod limits;
 mod logs;
 mod quota;
+mod quota_http;
 mod quota_model;
 mod sequences;
