@@ -30,10 +30,10 @@ async fn start() -> HttpQuota {
     let app = Router::new()
         .route("/v1/log", get(|| async { r#"{"partitions":1}"# }))
         .route("/v1/quota/reservations/{id}/release", post(release));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
     tokio::spawn(async { axum::serve(listener, app).await });
-    HttpTransport::connect(&url).await.unwrap().quota()
+    HttpTransport::connect(&url).await.expect("it answers").quota()
 }
 
 async fn ask(quota: &HttpQuota, id: &str) -> Result<Answer, AskError> {
