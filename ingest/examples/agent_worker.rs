@@ -1,5 +1,5 @@
-//! An agent worker that meters itself: tokens of each model call, and the minutes of
-//! its run.
+//! An agent worker that meters itself, within its tenant's quota: tokens of each model
+//! call, and the minutes of its run.
 //!
 //! ```sh
 //! odometer dev &
@@ -11,7 +11,8 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odometer_ingest::emitter::{AgentRun, AgentRunOptions, Emitter, EmitterOptions, HttpTransport};
+use odometer_ingest::emitter::quota::StartError;
+use odometer_ingest::emitter::{AgentRun, AgentRunOptions, Emitter, EmitterOptions, HttpTransport, RunQuota};
 use odometer_schemas::quantity::Quantity;
 use odometer_schemas::record::Record;
 
@@ -45,19 +46,35 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tenant = args.next().unwrap_or_else(|| "acme".into());
 
     let transport = HttpTransport::connect(&url).await?;
+    let quota = RunQuota::new(Arc::new(transport.quota()));
     let emitter = Emitter::start(Arc::new(transport), EmitterOptions::default())?;
 
     // Meters every ten seconds by itself; a second here, so that there is more to see.
+    // Holds a slot of the plan's agents and the next two ticks while it runs; when this
+    // process dies, they are free within a minute.
     let options = AgentRunOptions { tick: Duration::from_secs(1), ..AgentRunOptions::new(&*tenant, "agent-worker") };
-    let run = AgentRun::start(&emitter, options)?;
+    let run = match AgentRun::start_within(&emitter, options, quota).await {
+        Ok(run) => run,
+        Err(StartError::Denied(denial)) => {
+            println!("not started: {denial}; ask again in {:?}", denial.retry_after);
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut acknowledgements = Vec::new();
     for step in 0..8 {
-        let (read, written) = call_model(step).await;
+        let (read, written) = tokio::select! {
+            answer = call_model(step) => answer,
+            denial = run.over_limit() => {
+                println!("stopped: {denial}");
+                break;
+            }
+        };
         acknowledgements.push(emitter.emit(tokens(&tenant, "llm.prompt_tokens", read)).await?);
         acknowledgements.push(emitter.emit(tokens(&tenant, "llm.generated_tokens", written)).await?);
     }
 
-    // Settles to the millisecond. Had the task failed: `run.fail().await`, and it would
+    // Settles to the millisecond, and gives back what was held. Had the task failed: `run.fail().await`, and it would
     // be billed up to now; had this process dropped it, as well.
     let report = run.finish().await?;
     emitter.flush().await?;

@@ -1,18 +1,21 @@
 //! The metering of one agent's run: its start, end or failure in, one usage record per
 //! tick out. The quantities of a run's records add up to its duration in whole
-//! milliseconds, whatever the emitter does meanwhile. Time is the monotonic clock's;
-//! the wall clock is read once, at the start.
+//! milliseconds, whatever the emitter and quota do meanwhile. Time is the monotonic
+//! clock's; the wall clock is read once, at the start.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use odometer_schemas::quantity::Quantity;
+use odometer_schemas::quota::Who;
 use odometer_schemas::record::{Dimensions, Record};
 use odometer_schemas::time::TimeMs;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::quota::{AskError, Begun, Denial, Keeper, Request, RunQuota, Standing, StartError};
 use super::{EmitError, Emitter, PendingAck};
 
 /// The meter of a run unless told otherwise; its base unit is the millisecond.
@@ -52,22 +55,54 @@ impl AgentRunOptions {
             wall_clock: || TimeMs::floor(Timestamp::now()),
         }
     }
+
+    /// Every record but for its quantity, time and reservation.
+    fn template(self, started_time: TimeMs) -> Result<Record, EmitError> {
+        assert!(!self.tick.is_zero(), "a run's tick must not be zero");
+        let template = Record {
+            tenant: self.tenant,
+            source: self.source,
+            id: None,
+            meter: self.meter,
+            quantity: Quantity(0),
+            time: Some(started_time),
+            subject: self.subject,
+            dimensions: self.dimensions,
+            reservation: None,
+        };
+        template.validate()?;
+        Ok(template)
+    }
 }
 
 /// A run that is being metered. Ends with [`finish`](Self::finish) or
 /// [`fail`](Self::fail); dropping it settles it up to that moment without waiting for
-/// the log.
+/// the log or for quota.
 #[derive(Debug)]
 pub struct AgentRun {
     meter: Arc<Meter>,
     ticker: JoinHandle<()>,
+    kept: Option<Kept>,
+}
+
+/// What is kept of a run within quota.
+#[derive(Debug)]
+struct Kept {
+    standing: watch::Receiver<Standing>,
+    /// Dropped when the run ends.
+    going_on: oneshot::Sender<()>,
+    /// Ends by itself once the reservation is settled, or its patience is over.
+    keeper: JoinHandle<Option<AskError>>,
 }
 
 /// A run that has ended and whose records are all stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunReport {
     /// Its duration in milliseconds, which is what it is billed.
     pub duration_ms: u64,
+    /// Why the total of a run within quota could not be stated: what it still holds
+    /// ends by itself. What it is billed is the same.
+    pub unsettled: Option<AskError>,
 }
 
 /// A run has ended, but not all of it is known to be stored.
@@ -81,10 +116,12 @@ pub struct RunError {
     pub unacknowledged_ms: i64,
     /// Why; of several reasons, the last.
     pub source: EmitError,
+    /// As in [`RunReport`].
+    pub unsettled: Option<AskError>,
 }
 
 #[derive(Debug)]
-struct Meter {
+pub(super) struct Meter {
     emitter: Emitter,
     /// Every record but for its quantity and time.
     template: Record,
@@ -99,11 +136,21 @@ struct Account {
     settled_ms: u64,
     /// When the run ended; nothing is metered beyond.
     ended_at: Option<Instant>,
+    /// What its records draw on.
+    reservation: Option<Carried>,
     /// Records that are not known to be stored, with their quantities. Bounded: the
     /// emitter answers each within its delivery timeout.
     pending: Vec<(i64, PendingAck)>,
     unacknowledged_ms: i64,
     last_error: Option<EmitError>,
+}
+
+/// A reservation that a run's records carry.
+#[derive(Debug)]
+struct Carried {
+    id: String,
+    /// What was metered before it.
+    from_ms: u64,
 }
 
 impl AgentRun {
@@ -115,24 +162,58 @@ impl AgentRun {
     /// # Panics
     /// Outside a tokio runtime, and when the tick is zero.
     pub fn start(emitter: &Emitter, options: AgentRunOptions) -> Result<Self, EmitError> {
-        assert!(!options.tick.is_zero(), "a run's tick must not be zero");
-        let (started_at, started_time) = (Instant::now(), (options.wall_clock)());
-        let template = Record {
-            tenant: options.tenant,
-            source: options.source,
-            id: None,
-            meter: options.meter,
-            quantity: Quantity(0),
-            time: Some(started_time),
-            subject: options.subject,
-            dimensions: options.dimensions,
-            reservation: None,
-        };
-        template.validate()?;
-        let (emitter, account) = (emitter.clone(), Mutex::default());
+        let (tick, started_time) = (options.tick, (options.wall_clock)());
+        Ok(Self::begin(emitter, tick, (options.template(started_time)?, started_time), None))
+    }
+
+    /// Asks `quota` for a slot and the time ahead, and starts metering once it is
+    /// granted; the wait is not billed. The run's records draw on the reservation, each
+    /// tick extends it by what was used, and the end of the run settles it. Cancelling
+    /// this gives back what was reserved.
+    ///
+    /// What a plan says later does not stop the run: [`AgentRun::over_limit`] tells.
+    ///
+    /// # Errors
+    /// [`StartError::Denied`] with the limits; [`StartError::Unanswered`] when nobody
+    /// could be asked within the quota's patience, or what was asked is wrong: start
+    /// without quota if it may run all the same; [`StartError::Refused`] as
+    /// [`AgentRun::start`].
+    ///
+    /// # Panics
+    /// As [`AgentRun::start`].
+    pub async fn start_within(
+        emitter: &Emitter,
+        options: AgentRunOptions,
+        quota: RunQuota,
+    ) -> Result<Self, StartError> {
+        let (asked_at, asked_time) = (Instant::now(), (options.wall_clock)());
+        let who = Who { tenant: options.tenant.clone(), subject: options.subject.clone(), key: quota.key.clone() };
+        let request = Request { who, meter: options.meter.clone(), tick: options.tick };
+        let (tick, template) = (options.tick, options.template(asked_time)?);
+        let (granted, begin, keeper) = Keeper::open(quota, request).await?;
+        let waited_ms = u64::try_from(asked_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let started_time = asked_time.plus_ms(as_signed(waited_ms));
+        let mut run = Self::begin(emitter, tick, (template, started_time), Some(granted.id));
+        let (going_on, ended) = oneshot::channel();
+        let meter = Arc::clone(&run.meter);
+        // A keeper that is no more says so when the run ends.
+        drop(begin.send(Begun { meter, ended }));
+        run.kept = Some(Kept { standing: granted.standing, going_on, keeper });
+        Ok(run)
+    }
+
+    fn begin(
+        emitter: &Emitter,
+        tick_every: Duration,
+        (template, started_time): (Record, TimeMs),
+        reservation: Option<String>,
+    ) -> Self {
+        let reservation = reservation.map(|id| Carried { id, from_ms: 0 });
+        let account = Mutex::new(Account { reservation, ..Account::default() });
+        let (emitter, started_at) = (emitter.clone(), Instant::now());
         let meter = Arc::new(Meter { emitter, template, started_at, started_time, account });
-        let ticker = tokio::spawn(tick(Arc::clone(&meter), options.tick));
-        Ok(Self { meter, ticker })
+        let ticker = tokio::spawn(tick(Arc::clone(&meter), tick_every));
+        Self { meter, ticker, kept: None }
     }
 
     /// Ends the run now, and waits until all of it is stored.
@@ -166,8 +247,48 @@ impl AgentRun {
         self.meter.account().settled_ms
     }
 
-    async fn end(self, ended_at: Instant) -> Result<RunReport, RunError> {
+    /// How the run stands with its quota; none for a run that was started without.
+    #[must_use]
+    pub fn standing(&self) -> Option<watch::Receiver<Standing>> {
+        self.kept.as_ref().map(|kept| kept.standing.clone())
+    }
+
+    /// Waits until what the run will use next was denied; for ever if it never is. The
+    /// run is metered on: spent is spent. Finish it, or let it go on.
+    pub async fn over_limit(&self) -> Denial {
+        if let Some(mut standing) = self.standing()
+            && let Ok(standing) = standing.wait_for(|standing| matches!(standing, Standing::OverLimit(_))).await
+            && let Standing::OverLimit(denial) = &*standing
+        {
+            return denial.clone();
+        }
+        std::future::pending().await
+    }
+
+    /// The reservation that records of this run draw on now: give it to records of the
+    /// same work. None without quota, and while another one is asked for.
+    #[must_use]
+    pub fn reservation(&self) -> Option<String> {
+        self.meter.account().reservation.as_ref().map(|carried| carried.id.clone())
+    }
+
+    async fn end(mut self, ended_at: Instant) -> Result<RunReport, RunError> {
         self.stop(ended_at);
+        let kept = self.kept.take();
+        let ((), unsettled) = tokio::join!(self.deliver(ended_at), settle(kept));
+        let duration_ms = self.meter.elapsed_ms(ended_at);
+        let account = self.meter.account();
+        match account.last_error.clone() {
+            None => Ok(RunReport { duration_ms, unsettled }),
+            Some(source) => {
+                let unacknowledged_ms = account.unacknowledged_ms;
+                Err(RunError { duration_ms, unacknowledged_ms, source, unsettled })
+            }
+        }
+    }
+
+    /// Emits what is due, and waits for all that was emitted.
+    async fn deliver(&self, ended_at: Instant) {
         let meter = &self.meter;
         let due = meter.due(&meter.account(), ended_at);
         if let Some(record) = due {
@@ -179,12 +300,6 @@ impl AgentRun {
         for (quantity_ms, ack) in pending {
             let outcome = ack.wait().await;
             meter.account().note(quantity_ms, outcome.err());
-        }
-        let duration_ms = meter.elapsed_ms(ended_at);
-        let account = meter.account();
-        match account.last_error.clone() {
-            None => Ok(RunReport { duration_ms }),
-            Some(source) => Err(RunError { duration_ms, unacknowledged_ms: account.unacknowledged_ms, source }),
         }
     }
 
@@ -209,6 +324,14 @@ impl Drop for AgentRun {
             meter.enter(&mut account, &record, answer);
         }
     }
+}
+
+/// Tells a run's keeper that it has ended, and waits for the reservation's end.
+async fn settle(kept: Option<Kept>) -> Option<AskError> {
+    let Kept { going_on, keeper, .. } = kept?;
+    drop(going_on);
+    let lost = |error| AskError::Unavailable { why: format!("its keeper: {error}"), retry_after: None };
+    keeper.await.unwrap_or_else(|error| Some(lost(error)))
 }
 
 /// Meters the run once per tick.
@@ -244,7 +367,34 @@ impl Meter {
             return None;
         }
         let time = Some(self.started_time.plus_ms(as_signed(elapsed_ms)));
-        Some(Record { quantity: Quantity(quantity_ms), time, ..self.template.clone() })
+        let reservation = account.reservation.as_ref().map(|carried| carried.id.clone());
+        Some(Record { quantity: Quantity(quantity_ms), time, reservation, ..self.template.clone() })
+    }
+
+    pub(super) fn started_at(&self) -> Instant {
+        self.started_at
+    }
+
+    /// The reservation that records carry from now on.
+    pub(super) fn carry(&self, id: Option<String>) {
+        let mut account = self.account();
+        let from_ms = account.settled_ms;
+        account.reservation = id.map(|id| Carried { id, from_ms });
+    }
+
+    /// What records of the reservation add up to, in milliseconds: so far or, once the
+    /// run has ended, in all. None without a reservation.
+    pub(super) fn used_under_reservation_ms(&self) -> Option<u64> {
+        let account = self.account();
+        let until_ms = account.ended_at.map_or(account.settled_ms, |ended_at| self.elapsed_ms(ended_at));
+        account.reservation.as_ref().map(|carried| until_ms.saturating_sub(carried.from_ms))
+    }
+
+    /// What records of the reservation would add up to if the run ended now.
+    pub(super) fn elapsed_under_reservation_ms(&self, now: Instant) -> u64 {
+        let account = self.account();
+        let from_ms = account.reservation.as_ref().map_or(account.settled_ms, |carried| carried.from_ms);
+        self.elapsed_ms(now).saturating_sub(from_ms)
     }
 
     /// Enters what became of `record`. One that was not taken is still due.

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::quota::HttpQuota;
 use crate::log::{AppendError, Appended, LogAppender, PendingAppend};
 
 /// The media type of one sealed envelope.
@@ -46,6 +47,8 @@ struct Gate {
     client: Client,
     /// `{url}/v1/envelopes`.
     envelopes_url: String,
+    /// `{url}/v1/quota/reservations`.
+    quota_url: String,
     requests: Semaphore,
     /// Until then, the gateway wants to be left alone.
     not_before: Mutex<Option<Instant>>,
@@ -109,6 +112,7 @@ impl HttpTransport {
     /// Outside a tokio runtime.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         let base = url.trim_end_matches('/');
+        let quota_url = format!("{base}/v1/quota/reservations");
         let url = format!("{base}/v1/log");
         let unreachable = |source| ConnectError::Unreachable { url: url.clone(), source };
         let client = Client::builder()
@@ -128,10 +132,17 @@ impl HttpTransport {
         let gate = Gate {
             client,
             envelopes_url: format!("{base}/v1/envelopes"),
+            quota_url,
             requests: Semaphore::new(REQUESTS_MAX),
             not_before: Mutex::new(None),
         };
         Ok(Self { gate: Arc::new(gate), partitions, runtime: Handle::current() })
+    }
+
+    /// Quota as the same place decides it, over the same connections.
+    #[must_use]
+    pub fn quota(&self) -> HttpQuota {
+        HttpQuota::over(self.gate.client.clone(), self.gate.quota_url.clone())
     }
 }
 
@@ -177,10 +188,8 @@ impl Gate {
 
     /// Notes for how long the gateway wants to be left alone.
     fn hold_back(&self, response: &Response) {
-        // The other form, a date, is not ours.
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        if let Some(seconds) = seconds {
-            let pause = Duration::from_secs(seconds).min(RETRY_AFTER_MAX);
+        if let Some(pause) = retry_after_of(response) {
+            let pause = pause.min(RETRY_AFTER_MAX);
             *self.not_before.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
         }
     }
@@ -189,6 +198,13 @@ impl Gate {
         let not_before = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
         not_before.is_some_and(|at| Instant::now() < at)
     }
+}
+
+/// For how long an answer asks to be left alone.
+pub(super) fn retry_after_of(response: &Response) -> Option<Duration> {
+    // The other form, a date, is not ours.
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// What an answer to an envelope of `bytes` means.
@@ -208,7 +224,7 @@ fn outcome_of(status: StatusCode, body: &[u8], bytes: usize) -> Result<Appended,
 }
 
 /// The status and what a problem+json body adds to it.
-fn reason_of(status: StatusCode, body: &[u8]) -> String {
+pub(super) fn reason_of(status: StatusCode, body: &[u8]) -> String {
     let problem = serde_json::from_slice::<Problem>(body).ok();
     match problem.and_then(|problem| problem.detail.or(problem.title)) {
         Some(detail) => format!("{status}: {}", detail.chars().take(REASON_CHARS_MAX).collect::<String>()),
@@ -217,7 +233,7 @@ fn reason_of(status: StatusCode, body: &[u8]) -> String {
 }
 
 /// The answer's body, as far as it is of a sensible size.
-async fn body_of(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
+pub(super) async fn body_of(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX - body.len())]);
@@ -229,7 +245,7 @@ async fn body_of(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
 }
 
 /// An error with everything that caused it, on one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -4,13 +4,16 @@
 //! Records gather in lanes, are sealed into envelopes and sent by one driver per
 //! lane. Memory is bounded: when it is in use, [`Emitter::emit`] waits. Records
 //! without an id get the emitter's own, so that a retry is never counted twice. It
-//! decides nothing about a record beyond whether it may enter the log.
+//! decides nothing about a record beyond whether it may enter the log. Runs of agents
+//! meter themselves ([`AgentRun`]), within their tenant's quota if asked to
+//! ([`RunQuota`]).
 
 mod ack;
 pub mod agent_run;
 mod driver;
 pub mod http;
 mod lane;
+pub mod quota;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,8 +26,9 @@ use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::task::{JoinHandle, coop};
 
 pub use ack::{Ack, PendingAck, Unacknowledged};
-pub use agent_run::{AgentRun, AgentRunOptions};
+pub use agent_run::{AgentRun, AgentRunOptions, RunError, RunReport};
 pub use http::HttpTransport;
+pub use quota::{HttpQuota, RunQuota};
 
 use crate::log::LogAppender;
 use ack::Ledger;

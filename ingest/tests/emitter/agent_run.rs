@@ -43,7 +43,7 @@ async fn a_finished_run_is_metered_to_the_millisecond() {
     let (_emitter, run) = start(&log);
     sleep(ms(25_123)).await;
     assert_eq!(run.settled_ms(), 20_000);
-    assert_eq!(run.finish().await, Ok(RunReport { duration_ms: 25_123 }));
+    assert_eq!(run.finish().await, Ok(RunReport { duration_ms: 25_123, unsettled: None }));
     assert_eq!(metered(&log), [(10_000, 10_000), (10_000, 20_000), (5123, 25_123)]);
     sleep(ms(60_000)).await;
     assert_eq!(metered(&log).len(), 3, "a run that has ended is metered no more");
@@ -57,7 +57,7 @@ async fn a_run_shorter_than_a_tick_is_one_record_and_one_of_no_time_none() {
     run.fail().await.unwrap();
     assert_eq!(metered(&log), [(7, 7)]);
     let run = AgentRun::start(&emitter, AgentRunOptions::new("acme", "worker-1")).unwrap();
-    assert_eq!(run.finish().await, Ok(RunReport { duration_ms: 0 }));
+    assert_eq!(run.finish().await, Ok(RunReport { duration_ms: 0, unsettled: None }));
     assert_eq!(metered(&log).len(), 1);
 }
 
@@ -130,7 +130,7 @@ async fn time_without_memory_is_metered_once_and_whole() {
     assert_eq!(run.settled_ms(), 10_000);
     log.is_down.store(false, Ordering::SeqCst);
     sleep(ms(20_000)).await;
-    assert_eq!(run.finish().await, Ok(RunReport { duration_ms: 55_001 }));
+    assert_eq!(run.finish().await, Ok(RunReport { duration_ms: 55_001, unsettled: None }));
     let run: Vec<i64> = log.records().iter().filter(|r| r.meter == "agent_minute").map(|r| r.quantity.0).collect();
     assert_eq!(run.iter().sum::<i64>(), 55_001);
     assert_eq!(run[..2], [10_000, 30_000]);

@@ -5,4 +5,7 @@ mod delivery;
 mod http;
 mod limits;
 mod logs;
+mod quota;
+mod quota_http;
+mod quota_model;
 mod sequences;

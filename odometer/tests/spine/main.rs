@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod agents;
+#[path = "../common/agents.rs"]
+mod agents_common;
 mod alerts;
 #[path = "../common/mod.rs"]
 mod common;

@@ -5,26 +5,30 @@
 //! Bodies are read and replies made by the code that the router uses.
 
 mod head;
+mod patience;
 mod prefixed;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::middleware::map_request;
 use bytes::BytesMut;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::head::{Head, Seen};
+use self::patience::{Patience, Times, with_patient_body};
 use self::prefixed::Prefixed;
 use super::Quota;
 use super::body::{BODY_BYTES_MAX, request_of};
@@ -35,6 +39,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// Replies that are gathered before they are written, so that a client which sends
 /// without reading cannot fill the memory.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// Connections at once; whoever comes beyond waits to be accepted. At 32 KiB of buffers
+/// each, a quarter of a gigabyte.
+const CONNECTIONS_MAX: usize = 8 * 1024;
 /// After a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,16 +55,30 @@ pub(crate) async fn serve(
     quota: Option<Quota>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    serve_within((CONNECTIONS_MAX, Times::USUAL), listener, (router, quota), stop).await
+}
+
+async fn serve_within(
+    (connections_max, times): (usize, Times),
+    listener: TcpListener,
+    (router, quota): (Router, Option<Quota>),
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let router = router.layer(map_request(move |request| ready(with_patient_body(request, times.transfer))));
+    let places = Arc::new(Semaphore::new(connections_max));
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let connection = Connection { router: router.clone(), quota: quota.clone(), stopped: stopped.clone() };
-                    connections.spawn(connection.run(stream));
+            accepted = accept(&listener, &places) => match accepted {
+                Ok((stream, place)) => {
+                    let connection = Connection { router: router.clone(), quota: quota.clone(), stopped: stopped.clone(), times };
+                    connections.spawn(async move {
+                        let _place = place;
+                        connection.run(stream).await
+                    });
                 }
                 Err(error) => {
                     tracing::debug!("a connection was not accepted: {error}");
@@ -76,6 +97,12 @@ pub(crate) async fn serve(
     Ok(())
 }
 
+/// The next connection, once there is a place for it.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((listener.accept().await?.0, place))
+}
+
 /// A panic of one request is our own bug: it has been printed, and ends its connection
 /// only. Broken connections are their client's business.
 fn resume(ended: Result<io::Result<()>, tokio::task::JoinError>) {
@@ -88,6 +115,7 @@ struct Connection {
     router: Router,
     quota: Option<Quota>,
     stopped: watch::Receiver<bool>,
+    times: Times,
 }
 
 impl Connection {
@@ -95,15 +123,18 @@ impl Connection {
         stream.set_nodelay(true)?;
         let Some(quota) = self.quota.take() else { return self.hand_over(stream, BytesMut::new()).await };
         let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), Vec::with_capacity(READ_BYTES));
+        let mut patience = Patience::new(self.times);
         loop {
             let seen = answer_all(&quota, &mut input, &mut output).await;
             if !output.is_empty() {
-                stream.write_all(&output).await?;
+                tokio::time::timeout(self.times.transfer, stream.write_all(&output)).await??;
                 output.clear();
+                patience.rest();
             }
             match seen {
                 Seen::Ours(_) => continue,
-                Seen::Part => {}
+                Seen::Part if input.is_empty() => {}
+                Seen::Part => patience.begun(),
                 Seen::Other => return self.hand_over(stream, input).await,
             }
             if *self.stopped.borrow() {
@@ -112,6 +143,7 @@ impl Connection {
             input.reserve(READ_BYTES);
             let read = tokio::select! {
                 read = stream.read_buf(&mut input) => read?,
+                () = patience.over() => return Ok(()),
                 // A request that has begun to arrive is not waited for: it was not read.
                 _ = self.stopped.changed() => return Ok(()),
             };
@@ -124,7 +156,12 @@ impl Connection {
     async fn hand_over(mut self, stream: TcpStream, read: BytesMut) -> io::Result<()> {
         let io = TokioIo::new(Prefixed::new(read.freeze(), stream));
         let service = TowerToHyperService::new(self.router);
-        let connection = http1::Builder::new().serve_connection(io, service).with_upgrades();
+        // Bounds the time between two requests as well, and so is not the shorter one.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.times.quiet)
+            .serve_connection(io, service)
+            .with_upgrades();
         tokio::pin!(connection);
         loop {
             tokio::select! {

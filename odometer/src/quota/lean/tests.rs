@@ -1,6 +1,7 @@
 //! The short way answers what the router answers, whatever way the bytes come.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn;
@@ -8,20 +9,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use super::serve;
+use super::patience::Times;
+use super::{CONNECTIONS_MAX, serve, serve_within};
 use crate::quota::http::router;
 use crate::quota::stub::Stub;
 use crate::quota::tests::quota_of;
 
+type Serving = (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<std::io::Result<()>>);
+
 /// The same routes twice: with the short way in front, and without.
-async fn start(with_short_way: bool) -> (TcpStream, oneshot::Sender<()>, tokio::task::JoinHandle<std::io::Result<()>>) {
+async fn start(with_short_way: bool) -> Serving {
+    start_at(with_short_way, Times::USUAL).await
+}
+
+async fn start_within(times: Times) -> Serving {
+    start_at(true, times).await
+}
+
+async fn start_at(with_short_way: bool, times: Times) -> Serving {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let quota = quota_of(Stub::shared());
     let routes: Router = router(quota.clone()).layer(from_fn(crate::api::guard::guard));
     let (stop, stopped) = oneshot::channel();
     let short_way = with_short_way.then_some(quota);
-    let served = tokio::spawn(serve(listener, routes, short_way, async move { drop(stopped.await) }));
+    let bounds = (CONNECTIONS_MAX, times);
+    let served = tokio::spawn(serve_within(bounds, listener, (routes, short_way), async move { drop(stopped.await) }));
     (TcpStream::connect(address).await.unwrap(), stop, served)
 }
 
@@ -129,6 +142,73 @@ async fn a_stop_ends_idle_connections() {
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
         served.await.unwrap().unwrap();
     }
+}
+
+const SOON: Duration = Duration::from_secs(1);
+const NEVER: Duration = Duration::from_secs(86_400);
+
+#[tokio::test]
+async fn a_client_that_falls_silent_is_let_go() {
+    let whole = check("1");
+    let other = post("/v1/quota/reservations/r/release", "{}");
+    let (is_quiet, is_slow) = (Times { quiet: SOON, transfer: NEVER }, Times { quiet: NEVER, transfer: SOON });
+    let cases = [
+        ("", is_quiet),
+        (&whole[..40], is_slow),
+        (&whole[..whole.len() - 3], is_slow),
+        ("GET /v1/plans HTT", is_quiet),
+        (&other[..other.len() - 1], is_slow),
+    ];
+    for (bytes, times) in cases {
+        let (mut stream, _stop, _) = start_within(times).await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        // What is said before the end, if anything, is that the body is not whole.
+        let mut rest = String::new();
+        let ended = tokio::time::timeout(SOON * 60, stream.read_to_string(&mut rest)).await;
+        ended.unwrap_or_else(|_| panic!("`{bytes}` is waited for")).unwrap();
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 4"), "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_trickles_is_let_go_and_one_that_asks_on_is_not() {
+    let (mut stream, _stop, _) = start_within(Times { quiet: NEVER, transfer: SOON / 5 }).await;
+    for _ in 0..3 {
+        stream.write_all(check("1").as_bytes()).await.unwrap();
+        assert_eq!(reply(&mut stream).await.0, "HTTP/1.1 200 OK");
+        tokio::time::sleep(SOON / 2).await;
+    }
+    for byte in check("1").as_bytes() {
+        // Let go in the midst of it.
+        if stream.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(SOON / 100).await;
+    }
+    let answered = stream.read(&mut [0; 1]).await.unwrap_or(0);
+    assert_eq!(answered, 0);
+}
+
+#[tokio::test]
+async fn beyond_the_bound_a_connection_waits_for_its_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let quota = quota_of(Stub::shared());
+    let routes = (router(quota.clone()), Some(quota));
+    let served = tokio::spawn(serve_within((2, Times::USUAL), listener, routes, std::future::pending()));
+    let ask = async |stream: &mut TcpStream| {
+        stream.write_all(check("1").as_bytes()).await.unwrap();
+        reply(stream).await.0
+    };
+    let mut first = TcpStream::connect(address).await.unwrap();
+    let mut second = TcpStream::connect(address).await.unwrap();
+    assert_eq!((&*ask(&mut first).await, &*ask(&mut second).await), ("HTTP/1.1 200 OK", "HTTP/1.1 200 OK"));
+    let mut third = TcpStream::connect(address).await.unwrap();
+    let mut asking = Box::pin(ask(&mut third));
+    assert!(tokio::time::timeout(SOON / 10, &mut asking).await.is_err());
+    drop(first);
+    assert_eq!(asking.await, "HTTP/1.1 200 OK");
+    served.abort();
 }
 
 /// For a load generator: serves at `ODOMETER_STUB_LISTEN` until its input ends, the
