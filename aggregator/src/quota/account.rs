@@ -160,7 +160,7 @@ pub(crate) struct Standing {
     pub(crate) period: Interval,
     pub(crate) terms: Arc<Terms>,
     /// The tenant's own limits.
-    pub(crate) gates: Vec<Gate>,
+    pub(crate) gates: Vec<Arc<Gate>>,
     /// Whether subjects or keys have limits of their own.
     pub(crate) is_layered: bool,
 }
@@ -171,7 +171,7 @@ impl Standing {
     }
 
     #[inline]
-    pub(crate) fn gate(&self, meter: &str) -> Option<&Gate> {
+    pub(crate) fn gate(&self, meter: &str) -> Option<&Arc<Gate>> {
         self.gates.iter().find(|gate| *gate.policy.meter == *meter)
     }
 }

@@ -14,6 +14,7 @@ use super::hold::{Hold, HoldState, Layers};
 use super::ledger::{Ledger, Phase};
 use super::live::{Asked, LiveQuota, hold_key};
 use super::several::{Ask, Seen, ask_all};
+use super::shortcuts::Shortcut;
 use super::word::UNLIMITED;
 
 /// What was decided, and what the log must be told of it.
@@ -54,33 +55,15 @@ impl LiveQuota {
     #[inline]
     #[must_use]
     pub fn may_use(&self, tenant: &str, meter: &str, amount: i64, now: TimeMs) -> Option<Decision> {
-        self.shared.with_account(tenant, |account| {
-            let standing = account.standing.load();
-            let standing = standing.as_ref()?;
-            if standing.is_layered || !standing.is_current(self.shared.version(account), now) {
-                return None;
-            }
-            let gate = standing.gate(meter)?;
-            Some(match gate.counter.word().check(amount, gate.policy.hard_limit) {
-                Ok(whole) => granted(&gate.policy, whole),
-                Err(_) => Decision::Deny,
-            })
-        })
+        self.shared.shortcut((tenant, meter), now, |shortcut| shortcut.check(amount))
     }
 
     /// The same with everything that an answer shows.
     fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome> {
         let [item] = check.items.as_slice() else { return None };
         let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
-        self.shared.with_account(&check.who.tenant, |account| {
-            let standing = account.standing.load();
-            let standing = standing.as_ref()?;
-            if standing.is_layered || !standing.is_current(self.shared.version(account), now) {
-                return None;
-            }
-            let gate = standing.gate(&item.meter)?;
-            Some(single(gate, amount, false))
-        })
+        let gate = self.shared.shortcut((&check.who.tenant, &item.meter), now, Shortcut::gate)?;
+        Some(single(&gate, amount, false))
     }
 
     /// Holds all items of a request, or nothing.

@@ -15,6 +15,7 @@ use odometer_schemas::time::{Interval, TimeMs};
 use super::account::{Account, Counter, Gate, OwnKey, Standing, Terms};
 use super::hold::{Hold, Layers, Next};
 use super::ledger::{Ledger, Line};
+use super::shortcuts::{Key, Shortcut, Shortcuts};
 use super::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 use crate::cells::LiveCells;
 use crate::rules::Anchors;
@@ -41,6 +42,7 @@ pub struct LiveQuota {
 pub(super) struct Shared {
     cells: LiveCells,
     accounts: Map<Arc<str>, Arc<Account>>,
+    shortcuts: Shortcuts,
     catalogue: ArcSwap<Catalogue>,
     /// That of `catalogue`, where a decision finds it without loading that.
     version: AtomicU64,
@@ -83,6 +85,7 @@ impl LiveQuota {
         let shared = Shared {
             cells,
             accounts: Map::default(),
+            shortcuts: Shortcuts::new(),
             catalogue: ArcSwap::from_pointee(Catalogue::default()),
             version: AtomicU64::new(0),
             anchors: RwLock::default(),
@@ -137,8 +140,10 @@ impl LiveQuota {
     }
 
     /// Frees what reservations held whose time is over, of at most `most` that are
-    /// looked at; whether there are more. Never keeps a decision waiting.
+    /// looked at; whether there are more. Never keeps a decision waiting, and makes room
+    /// for what makes decisions short: to be called a few times a second.
     pub fn expire(&self, now: TimeMs, most: usize) -> bool {
+        self.shared.shortcuts.tend(self.shared.accounts.len(), now);
         for _ in 0..most {
             let Some(hold) = self.shared.next_due(now.0) else { return false };
             match hold.expire(now.0) {
@@ -173,6 +178,7 @@ impl LiveQuota {
 
     pub(crate) fn set_terms(&self, tenant: &str, terms: TenantTerms) {
         self.shared.account_of_log(tenant).set_terms(terms);
+        self.shared.shortcuts.void_tenant(tenant);
     }
 }
 
@@ -187,6 +193,7 @@ impl Shared {
             next
         });
         self.version.fetch_max(version, Ordering::AcqRel);
+        self.shortcuts.void_all(version);
     }
 
     /// The account of a tenant that the log speaks of.
@@ -212,10 +219,31 @@ impl Shared {
         Ok(self.account_of_log(tenant))
     }
 
-    /// Runs `look` on a known tenant's account without counting its references.
+    /// Runs `look`, which is brief and takes no lock, on the shortcut of a question of
+    /// one item; `None` where several words may have a say, or nobody asked before.
     #[inline]
-    pub(super) fn with_account<T>(&self, tenant: &str, look: impl FnOnce(&Account) -> Option<T>) -> Option<T> {
-        self.accounts.get(tenant).and_then(|account| look(account.value()))
+    pub(super) fn shortcut<T>(
+        &self,
+        (tenant, meter): (&str, &str),
+        now: TimeMs,
+        look: impl Fn(&Shortcut) -> T,
+    ) -> Option<T> {
+        let key = self.shortcuts.key(tenant, meter);
+        let seen = self.shortcuts.find(key, now, &look);
+        seen.or_else(|| self.long_way(key, (tenant, meter), now).map(|shortcut| look(&shortcut)))
+    }
+
+    /// What the shortcut says, from where it says so; leaves it for the next.
+    #[cold]
+    fn long_way(&self, key: Key, (tenant, meter): (&str, &str), now: TimeMs) -> Option<Shortcut> {
+        let account = Arc::clone(self.accounts.get(tenant)?.value());
+        let standing = self.standing(&account, now);
+        if standing.is_layered {
+            return None;
+        }
+        let shortcut = Shortcut::new(key, standing.gate(meter)?, standing.period)?;
+        self.shortcuts.leave(shortcut.clone(), standing.version.0);
+        Some(shortcut)
     }
 
     #[inline]
@@ -247,7 +275,7 @@ impl Shared {
                 let place = Place { scope: Scope::Tenant, name: "", meter: &policy.meter, kind: policy.kind };
                 let counter = self.counter(&catalogue, account, place, period)?;
                 let period = (policy.kind == Kind::Usage).then_some(period);
-                Some(Gate { policy: Arc::clone(policy), counter, period })
+                Some(Arc::new(Gate { policy: Arc::clone(policy), counter, period }))
             })
             .collect();
         let is_layered = terms.policies().any(|policy| policy.scope != Scope::Tenant);
@@ -289,7 +317,7 @@ impl Shared {
         if place.scope == Scope::Tenant
             && let Some(gate) = standing.gate(place.meter)
         {
-            return Some(gate.clone());
+            return Some(Gate::clone(gate));
         }
         let policy = match standing.terms.policy(place.meter, place.scope) {
             Some(policy) => Arc::clone(policy),

@@ -17,6 +17,7 @@ mod hold;
 mod ledger;
 mod live;
 mod several;
+mod shortcuts;
 mod sync;
 mod word;
 
