@@ -15,14 +15,16 @@ use faults::{FAULTS, Fault, Tree};
 /// What the admission word and decisions over several words are made of.
 const WORDS: [&str; 2] = ["quota/word.rs", "quota/several.rs"];
 /// What the life of a reservation is made of besides.
-const LIFE: [&str; 10] = [
+const LIFE: [&str; 12] = [
     "quota/account.rs",
     "quota/book.rs",
+    "quota/catalogue.rs",
     "quota/decide.rs",
     "quota/hold.rs",
     "quota/ledger.rs",
     "quota/live.rs",
     "quota/mod.rs",
+    "quota/shortcuts.rs",
     "cells.rs",
     "prefetch.rs",
     "rules.rs",

@@ -8,11 +8,11 @@ use std::sync::{Arc, RwLock};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use odometer_schemas::definitions::Definitions;
-use odometer_schemas::meter::Aggregation;
 use odometer_schemas::quota::{Item, Kind, Limit, Plan, QuotaError, Scope, TenantTerms, WhenDegraded, Who};
 use odometer_schemas::time::{Interval, TimeMs};
 
-use super::account::{Account, Counter, Gate, OwnKey, Standing, Terms};
+use super::account::{Account, Counter, Gate, OwnKey, Standing};
+use super::catalogue::Catalogue;
 use super::hold::{Hold, Layers, Next};
 use super::ledger::{Ledger, Line};
 use super::shortcuts::{Key, Shortcut, Shortcuts};
@@ -52,29 +52,10 @@ pub(super) struct Shared {
     expiries: Mutex<BTreeMap<i64, Vec<Arc<Hold>>>>,
 }
 
-/// What holds for all tenants.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Catalogue {
-    version: u64,
-    pub(super) plans: BTreeMap<String, Plan>,
-    /// Meters whose usage can be limited.
-    meters: BTreeMap<String, Aggregation>,
-}
-
-impl Catalogue {
-    fn kind_of(&self, terms: &Terms, meter: &str) -> Option<Kind> {
-        let limited = [Scope::Tenant, Scope::Subject, Scope::Key];
-        let of_terms = limited.into_iter().find_map(|scope| terms.policy(meter, scope)).map(|policy| policy.kind);
-        let of_meters = || self.meters.contains_key(meter).then_some(Kind::Usage);
-        let of_plans = || self.plans.values().flat_map(|plan| &plan.limits).find(|limit| limit.meter == meter);
-        of_terms.or_else(of_meters).or_else(|| of_plans().map(|limit| limit.kind))
-    }
-}
-
 /// One thing that a decision asks, and of what.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    pub(super) gate: Gate,
+    pub(super) gate: Arc<Gate>,
     pub(super) amount: i64,
 }
 
@@ -116,7 +97,7 @@ impl LiveQuota {
         };
         let capped = |plan: &Plan| Plan { limits: plan.limits.iter().map(tenth).collect(), ..plan.clone() };
         let capped: BTreeMap<String, Plan> = plans.iter().map(|plan| (plan.name.clone(), capped(plan))).collect();
-        if self.shared.catalogue.load().plans != capped {
+        if *self.shared.catalogue.load().plans() != capped {
             self.set_plans(&capped);
         }
     }
@@ -124,7 +105,7 @@ impl LiveQuota {
     /// All plans in force, by name.
     #[must_use]
     pub fn plans(&self) -> Vec<Plan> {
-        self.shared.catalogue.load().plans.values().cloned().collect()
+        self.shared.catalogue.load().plans().values().cloned().collect()
     }
 
     /// What a tenant was given.
@@ -160,16 +141,11 @@ impl LiveQuota {
     }
 
     pub(crate) fn set_plans(&self, plans: &BTreeMap<String, Plan>) {
-        self.shared.change(|catalogue| catalogue.plans.clone_from(plans));
+        self.shared.change(|catalogue| catalogue.set_plans(plans));
     }
 
     pub(crate) fn set_meters(&self, definitions: Option<&Definitions>) {
-        let countable = |aggregation| matches!(aggregation, Aggregation::Sum | Aggregation::Count);
-        let meters = definitions.into_iter().flat_map(|definitions| &definitions.meters);
-        let meters = meters.filter(|meter| countable(meter.aggregation));
-        let meters: BTreeMap<String, Aggregation> =
-            meters.map(|meter| (meter.name.clone(), meter.aggregation)).collect();
-        self.shared.change(|catalogue| catalogue.meters.clone_from(&meters));
+        self.shared.change(|catalogue| catalogue.set_meters(definitions));
     }
 
     pub(crate) fn set_anchors(&self, tenant: &str, anchors: Anchors) {
@@ -267,7 +243,7 @@ impl Shared {
     fn build(&self, account: &Account, version: (u64, u64), now: TimeMs) -> Standing {
         let catalogue = self.catalogue.load();
         let given = account.terms().1.unwrap_or_default();
-        let terms = Arc::new(Terms::resolve(&given, plan_of(&catalogue.plans, &given)));
+        let terms = catalogue.terms_of(&given);
         let period = self.period(&account.tenant, now);
         let own = terms.policies().filter(|policy| policy.scope == Scope::Tenant);
         let gates = own
@@ -295,12 +271,18 @@ impl Shared {
         items: &[Item],
         now: TimeMs,
     ) -> Result<Vec<Asked>, QuotaError> {
+        let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
+        if let [item] = items
+            && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, Shortcut::gate)
+        {
+            return Ok(vec![Asked { gate, amount: amount(item) }]);
+        }
         let standing = self.standing(account, now);
         let catalogue = self.catalogue.load();
         let mut asked: Vec<Asked> = Vec::with_capacity(items.len());
         for item in items {
             let kind = catalogue.kind_of(&standing.terms, &item.meter).ok_or_else(|| unknown_meter(&item.meter))?;
-            let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
+            let amount = amount(item);
             for (scope, name) in layers(who) {
                 let place = Place { scope, name, meter: &item.meter, kind };
                 let Some(gate) = self.gate(&catalogue, account, place, &standing) else { continue };
@@ -313,11 +295,17 @@ impl Shared {
         Ok(asked)
     }
 
-    fn gate(&self, catalogue: &Catalogue, account: &Account, place: Place<'_>, standing: &Standing) -> Option<Gate> {
+    fn gate(
+        &self,
+        catalogue: &Catalogue,
+        account: &Account,
+        place: Place<'_>,
+        standing: &Standing,
+    ) -> Option<Arc<Gate>> {
         if place.scope == Scope::Tenant
             && let Some(gate) = standing.gate(place.meter)
         {
-            return Some(Gate::clone(gate));
+            return Some(Arc::clone(gate));
         }
         let policy = match standing.terms.policy(place.meter, place.scope) {
             Some(policy) => Arc::clone(policy),
@@ -325,14 +313,14 @@ impl Shared {
             None => return None,
         };
         let counter = self.counter(catalogue, account, place, standing.period)?;
-        Some(Gate { policy, counter, period: (place.kind == Kind::Usage).then_some(standing.period) })
+        Some(Arc::new(Gate { policy, counter, period: (place.kind == Kind::Usage).then_some(standing.period) }))
     }
 
     /// The counter at a place in a period; `None` for usage of a meter that is not
     /// defined.
     fn counter(&self, catalogue: &Catalogue, account: &Account, place: Place<'_>, period: Interval) -> Option<Counter> {
         if place.kind == Kind::Usage && place.scope == Scope::Tenant {
-            let aggregation = *catalogue.meters.get(place.meter)?;
+            let aggregation = catalogue.aggregation_of(place.meter)?;
             return Some(Counter::Total(self.cells.cell(&account.tenant, place.meter, aggregation, period)));
         }
         let period_ms = (place.kind == Kind::Usage).then_some((period.start.0, period.end.0));
@@ -390,14 +378,6 @@ impl Shared {
 
 /// Stands where concurrency has none.
 const NO_PERIOD: Interval = Interval { start: TimeMs(0), end: TimeMs(0) };
-
-/// The plan that a tenant has.
-pub(super) fn plan_of<'a>(plans: &'a BTreeMap<String, Plan>, given: &TenantTerms) -> Option<&'a Plan> {
-    match &given.plan {
-        Some(name) => plans.get(name),
-        None => plans.values().find(|plan| plan.is_default),
-    }
-}
 
 /// Where a counter stands.
 #[derive(Clone, Copy, Debug)]

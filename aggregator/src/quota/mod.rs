@@ -12,6 +12,7 @@
 
 mod account;
 mod book;
+mod catalogue;
 mod decide;
 mod hold;
 mod ledger;

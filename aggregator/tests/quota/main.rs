@@ -7,5 +7,6 @@ mod admission;
 mod agreement;
 mod life;
 mod read_back;
+mod shortcuts;
 mod support;
 mod takeover;
