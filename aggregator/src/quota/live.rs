@@ -29,6 +29,9 @@ const RESERVATIONS_MAX: usize = 4_000_000;
 
 /// Expiries are looked at in steps of this many milliseconds.
 const EXPIRY_STEP_MS: i64 = 250;
+/// Reservations in one list of a step: where a million end at once, nobody waits until
+/// a long list has moved.
+const LIST_MAX: usize = 1024;
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
@@ -48,8 +51,8 @@ pub(super) struct Shared {
     version: AtomicU64,
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
     pub(super) holds: Map<Box<str>, Arc<Hold>>,
-    /// By the step in which their time may be over.
-    expiries: Mutex<BTreeMap<i64, Vec<Arc<Hold>>>>,
+    /// By the step in which their time may be over, in lists of [`LIST_MAX`].
+    expiries: Mutex<BTreeMap<(i64, u32), Vec<Arc<Hold>>>>,
 }
 
 /// One thing that a decision asks, and of what.
@@ -362,12 +365,18 @@ impl Shared {
     /// Looks at a reservation again when its time may be over.
     pub(super) fn watch(&self, hold: Arc<Hold>, ends_ms: i64) {
         let step = ends_ms.div_euclid(EXPIRY_STEP_MS) + 1;
-        self.expiries.lock().unwrap_or_else(PoisonError::into_inner).entry(step).or_default().push(hold);
+        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = match expiries.range_mut((step, 0)..=(step, u32::MAX)).next_back() {
+            Some((_, list)) if list.len() < LIST_MAX => return list.push(hold),
+            Some(((_, number), _)) => number + 1,
+            None => 0,
+        };
+        expiries.insert((step, number), vec![hold]);
     }
 
     fn next_due(&self, now_ms: i64) -> Option<Arc<Hold>> {
         let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut first = expiries.first_entry().filter(|first| *first.key() <= now_ms.div_euclid(EXPIRY_STEP_MS))?;
+        let mut first = expiries.first_entry().filter(|first| first.key().0 <= now_ms.div_euclid(EXPIRY_STEP_MS))?;
         let hold = first.get_mut().pop();
         if first.get().is_empty() {
             first.remove();

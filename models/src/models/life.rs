@@ -352,11 +352,15 @@ pub fn terms_while_asked() {
     });
 }
 
-/// The same with a plan.
+/// The same with a plan that changes twice: in between, all that is asked takes the long
+/// way.
 pub fn plan_while_asked() {
     asked_meanwhile(|writer, reached, says| {
-        let plan = Plan { name: "free".into(), limits: vec![reached], is_default: true };
-        writer.book.plan(plan, PlanOrigin::Config);
+        let open = Limit { limit: Some(LIMIT), ..reached.clone() };
+        for limit in [open, reached] {
+            let plan = Plan { name: "free".into(), limits: vec![limit], is_default: true };
+            writer.book.plan(plan, PlanOrigin::Config);
+        }
         assert_eq!(says(), Some(Decision::Deny), "by the new plan");
     });
 }
