@@ -35,6 +35,9 @@ const LIST_MAX: usize = 1024;
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
+/// By step and number of the list.
+type Expiries = BTreeMap<(i64, u32), Vec<Arc<Hold>>>;
+
 /// The live side of one partition's quota. Clones show the same.
 #[derive(Clone, Debug)]
 pub struct LiveQuota {
@@ -52,7 +55,7 @@ pub(super) struct Shared {
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
     pub(super) holds: Map<Box<str>, Arc<Hold>>,
     /// By the step in which their time may be over, in lists of [`LIST_MAX`].
-    expiries: Mutex<BTreeMap<(i64, u32), Vec<Arc<Hold>>>>,
+    expiries: Mutex<Expiries>,
 }
 
 /// One thing that a decision asks, and of what.

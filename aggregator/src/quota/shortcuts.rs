@@ -354,3 +354,58 @@ fn lane_number() -> usize {
     }
     LANE.get()
 }
+
+#[cfg(test)]
+mod tests {
+    use odometer_schemas::quota::{Limit, Plan};
+
+    use super::super::account::Terms;
+    use super::*;
+
+    const PERIOD: Interval = Interval { start: TimeMs(0), end: TimeMs(10_000) };
+
+    fn gate(cell: &Arc<Cell>) -> Arc<Gate> {
+        let plan = Plan { name: "p".into(), limits: vec![Limit::usage("m", Some(1))], is_default: true };
+        let policy = Arc::clone(Terms::of_plan(Some(&plan)).policies().next().unwrap());
+        Arc::new(Gate { policy, counter: Counter::Total(Arc::clone(cell)), period: Some(PERIOD) })
+    }
+
+    fn leave(shortcuts: &Shortcuts, number: usize, cell: &Arc<Cell>) {
+        let key = shortcuts.key(&format!("t{number}"), "m");
+        shortcuts.leave(Shortcut::new(key, &gate(cell), PERIOD).unwrap(), 0);
+    }
+
+    fn finds(shortcuts: &Shortcuts, number: usize, now: TimeMs) -> bool {
+        shortcuts.find(shortcuts.key(&format!("t{number}"), "m"), now, |_| ()).is_some()
+    }
+
+    #[test]
+    fn a_table_grows_and_lets_go_of_what_is_over() {
+        let (shortcuts, cell) = (Shortcuts::new(), Arc::new(Cell::new(PERIOD)));
+        for _ in 0..4 {
+            (0..5_000).for_each(|number| leave(&shortcuts, number, &cell));
+            shortcuts.tend(5_000, PERIOD.start);
+        }
+        assert!((0..5_000).all(|number| finds(&shortcuts, number, PERIOD.start)));
+        assert!(!finds(&shortcuts, 1, PERIOD.end) && !finds(&shortcuts, 5_000, PERIOD.start));
+        assert!(shortcuts.table().places.len() <= 65_536, "no more room than is wanted");
+        (0..30_000).for_each(|number| leave(&shortcuts, number, &cell));
+        shortcuts.tend(30_000, PERIOD.end);
+        assert_eq!(Arc::strong_count(&cell), 1, "no cell is kept by a shortcut that is over");
+    }
+
+    #[test]
+    fn what_is_voided_is_not_found_and_nothing_older_is_left() {
+        let (shortcuts, cell) = (Shortcuts::new(), Arc::new(Cell::new(PERIOD)));
+        leave(&shortcuts, 1, &cell);
+        shortcuts.void_tenant("t1");
+        assert!(!finds(&shortcuts, 1, PERIOD.start));
+        leave(&shortcuts, 1, &cell);
+        assert!(finds(&shortcuts, 1, PERIOD.start));
+        shortcuts.void_all(1);
+        leave(&shortcuts, 1, &cell);
+        assert!(!finds(&shortcuts, 1, PERIOD.start), "made by an older catalogue");
+        shortcuts.tend(1, PERIOD.start);
+        assert_eq!(Arc::strong_count(&cell), 1, "the table before is taken apart");
+    }
+}
