@@ -69,6 +69,7 @@ const BOOK: &str = "quota/book.rs";
 const DECIDE: &str = "quota/decide.rs";
 const LEDGER: &str = "quota/ledger.rs";
 const LIVE: &str = "quota/live.rs";
+const SHORTCUTS: &str = "quota/shortcuts.rs";
 
 const EXCHANGE: [&str; 2] = [
     "match self.raw.compare_exchange_weak(raw, raw_of(whole), Ordering::AcqRel, Ordering::Acquire) {",
@@ -120,6 +121,12 @@ const FOUND_OR_PUT: [&str; 2] = [
 ];
 const GIVEN_UP: [&str; 2] = [" && !known.lock().is_booked;", ";"];
 const ADMITTED_ALREADY: [&str; 2] = ["state.held[*line] += amount;", "let _ = (line, amount);"];
+const VOIDED: [&str; 2] = ["self.shared.shortcuts.void_tenant(tenant);", ""];
+const KEY_FIRST: [&str; 2] = [
+    "let shortcut = Shortcut::new(key,",
+    "let key = self.shortcuts.key(tenant, meter);\n        let shortcut = Shortcut::new(key,",
+];
+const OF_THE_CATALOGUE: [&str; 2] = [".filter(|table| table.version == version)", ""];
 
 /// All of them.
 pub const FAULTS: &[Fault] = &[
@@ -263,5 +270,26 @@ pub const FAULTS: &[Fault] = &[
         file: LIVE,
         changes: &[GIVEN_UP],
         found_by: "forgotten_when_read",
+    },
+    Fault {
+        name: "terms_leave_shortcuts",
+        tree: Tree::Life,
+        file: LIVE,
+        changes: &[VOIDED],
+        found_by: "terms_while_asked",
+    },
+    Fault {
+        name: "shortcut_keyed_after_it_is_read",
+        tree: Tree::Life,
+        file: LIVE,
+        changes: &[KEY_FIRST],
+        found_by: "terms_while_asked",
+    },
+    Fault {
+        name: "shortcut_of_an_older_plan",
+        tree: Tree::Life,
+        file: SHORTCUTS,
+        changes: &[OF_THE_CATALOGUE],
+        found_by: "plan_while_asked",
     },
 ];

@@ -27,6 +27,11 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// Whether a limit bounds the same use.
+    fn bounds_same(&self, limit: &Limit) -> bool {
+        (&*self.meter, self.scope) == (limit.meter.as_str(), limit.scope)
+    }
+
     fn new(from: &str, limit: &Limit) -> Self {
         Self {
             name: super::policy_name(from, &limit.meter, limit.scope).into(),
@@ -48,15 +53,24 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// A tenant's overrides, and what its plan says besides. A plan that is gone limits
-    /// nothing that the overrides do not.
-    pub(crate) fn resolve(terms: &TenantTerms, plan: Option<&Plan>) -> Self {
-        let limits = plan.map_or(&[][..], |plan| &plan.limits);
-        let overridden = |limit: &&Limit| !terms.overrides.iter().any(|other| other.bounds_same(limit));
+    /// What a plan says; all tenants that have it and nothing else share this. A plan
+    /// that is gone limits nothing.
+    pub(crate) fn of_plan(plan: Option<&Plan>) -> Self {
         let name = plan.map_or("none", |plan| &plan.name);
-        let own = terms.overrides.iter().map(|limit| Policy::new("override", limit));
-        let policies = own.chain(limits.iter().filter(overridden).map(|limit| Policy::new(name, limit)));
-        Self { plan: name.to_owned(), policies: policies.map(Arc::new).collect() }
+        let limits = plan.map_or(&[][..], |plan| &plan.limits);
+        let policies = limits.iter().map(|limit| Arc::new(Policy::new(name, limit)));
+        Self { plan: name.to_owned(), policies: policies.collect() }
+    }
+
+    /// A tenant's overrides, and what its plan says besides.
+    pub(crate) fn overridden(plan: &Arc<Self>, overrides: &[Limit]) -> Arc<Self> {
+        if overrides.is_empty() {
+            return Arc::clone(plan);
+        }
+        let stays = |policy: &&Arc<Policy>| !overrides.iter().any(|limit| policy.bounds_same(limit));
+        let own = overrides.iter().map(|limit| Arc::new(Policy::new("override", limit)));
+        let policies = own.chain(plan.policies().filter(stays).cloned()).collect();
+        Arc::new(Self { plan: plan.plan.clone(), policies })
     }
 
     pub(crate) fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
@@ -161,7 +175,7 @@ pub(crate) struct Standing {
     pub(crate) period: Interval,
     pub(crate) terms: Arc<Terms>,
     /// The tenant's own limits.
-    pub(crate) gates: Vec<Gate>,
+    pub(crate) gates: Vec<Arc<Gate>>,
     /// Whether subjects or keys have limits of their own.
     pub(crate) is_layered: bool,
 }
@@ -172,7 +186,7 @@ impl Standing {
     }
 
     #[inline]
-    pub(crate) fn gate(&self, meter: &str) -> Option<&Gate> {
+    pub(crate) fn gate(&self, meter: &str) -> Option<&Arc<Gate>> {
         self.gates.iter().find(|gate| *gate.policy.meter == *meter)
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use odometer_schemas::quota::{
-    Action, Check, Commit, Decision, Extend, HeldItem, Item, Kind, LimitState, QuotaError, QuotaOperation, Release,
-    Reserve, SETTLE_MS,
+    Action, Check, Commit, Decision, Extend, HeldItem, Item, Kind, LimitState, OPERATIONS_REMEMBERED, QuotaError,
+    QuotaOperation, Release, Reserve, SETTLE_MS,
 };
 use odometer_schemas::time::TimeMs;
 
@@ -14,6 +14,7 @@ use super::hold::{Hold, HoldState, Layers};
 use super::ledger::{Ledger, Phase};
 use super::live::{Asked, LiveQuota, hold_key};
 use super::several::{Ask, Seen, ask_all};
+use super::shortcuts::Shortcut;
 use super::word::UNLIMITED;
 
 /// What was decided, and what the log must be told of it.
@@ -54,33 +55,15 @@ impl LiveQuota {
     #[inline]
     #[must_use]
     pub fn may_use(&self, tenant: &str, meter: &str, amount: i64, now: TimeMs) -> Option<Decision> {
-        self.shared.with_account(tenant, |account| {
-            let standing = account.standing.load();
-            let standing = standing.as_ref()?;
-            if standing.is_layered || !standing.is_current(self.shared.version(account), now) {
-                return None;
-            }
-            let gate = standing.gate(meter)?;
-            Some(match gate.counter.word().check(amount, gate.policy.hard_limit) {
-                Ok(whole) => granted(&gate.policy, whole),
-                Err(_) => Decision::Deny,
-            })
-        })
+        self.shared.shortcut((tenant, meter), now, |shortcut| shortcut.check(amount))
     }
 
     /// The same with everything that an answer shows.
     fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome> {
         let [item] = check.items.as_slice() else { return None };
         let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
-        self.shared.with_account(&check.who.tenant, |account| {
-            let standing = account.standing.load();
-            let standing = standing.as_ref()?;
-            if standing.is_layered || !standing.is_current(self.shared.version(account), now) {
-                return None;
-            }
-            let gate = standing.gate(&item.meter)?;
-            Some(single(gate, amount, false))
-        })
+        let gate = self.shared.shortcut((&check.who.tenant, &item.meter), now, Shortcut::gate)?;
+        Some(single(&gate, amount, false))
     }
 
     /// Holds all items of a request, or nothing.
@@ -130,7 +113,8 @@ impl LiveQuota {
     /// Holds a reservation for longer, and what is asked besides, or nothing of it.
     ///
     /// # Errors
-    /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`].
+    /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`],
+    /// [`QuotaError::Unavailable`].
     pub fn extend(&self, extend: &Extend, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&extend.tenant, &extend.id)?;
         let mut state = hold.lock();
@@ -146,6 +130,7 @@ impl LiveQuota {
         if !state.is_open() {
             return Err(QuotaError::Ended { id: extend.id.clone() });
         }
+        has_room(&state, now)?;
         let mut decided = outcome(&asked, &look(&hold.account.several, &asked, true), true);
         if decided.decision == Decision::Deny {
             return Ok(decided);
@@ -153,7 +138,7 @@ impl LiveQuota {
         let expires_ms = now.0.saturating_add(extend.ttl_ms);
         let action = Action::Extend { op, expires_ms, add: held_items(&extend.add, &asked) };
         let admitted = admitted(&state, &extend.add);
-        hold.take(&mut state, &action, &admitted);
+        hold.decide(&mut state, &action, &admitted, now.0);
         // It is looked at when it would have ended, and then again.
         decided.expires_at = Some(TimeMs(expires_ms));
         decided.operation = Some(operation(&extend.tenant, &extend.id, now, action));
@@ -164,7 +149,8 @@ impl LiveQuota {
     /// spent.
     ///
     /// # Errors
-    /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`].
+    /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`],
+    /// [`QuotaError::Unavailable`].
     pub fn commit(&self, commit: &Commit, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&commit.tenant, &commit.id)?;
         let mut state = hold.lock();
@@ -179,6 +165,7 @@ impl LiveQuota {
         if state.ledger.phase == Phase::Ended {
             return Err(QuotaError::Ended { id: commit.id.clone() });
         }
+        has_room(&state, now)?;
         let too_large = |asked: &Asked| asked.amount > UNLIMITED - asked.gate.counter.word().held().max(0);
         if let Some(asked) = asked.iter().find(|asked| too_large(asked)) {
             let problem = format!("is more of `{}` than can be counted", asked.gate.policy.meter);
@@ -187,7 +174,7 @@ impl LiveQuota {
         let late = state.is_over;
         let settle_until_ms = commit.is_final.then(|| now.0.saturating_add(SETTLE_MS));
         let action = Action::Commit { op, items: held_items(&commit.items, &asked), settle_until_ms };
-        hold.take(&mut state, &action, &[]);
+        hold.decide(&mut state, &action, &[], now.0);
         if let Some(until_ms) = settle_until_ms {
             self.shared.watch(Arc::clone(&hold), until_ms);
         }
@@ -200,13 +187,16 @@ impl LiveQuota {
     /// Ends a reservation; nothing is held any more.
     ///
     /// # Errors
-    /// [`QuotaError::Unknown`].
+    /// [`QuotaError::Unknown`], [`QuotaError::Unavailable`].
     pub fn release(&self, release: &Release, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&release.tenant, &release.id)?;
         let mut state = hold.lock();
         not_reused(&state, op, &release.op_id)?;
         let action = Action::Release { op };
-        hold.take(&mut state, &action, &[]);
+        if !state.ledger.knows(op) {
+            has_room(&state, now)?;
+            hold.decide(&mut state, &action, &[], now.0);
+        }
         let mut decided = standing_of(&state, &[]);
         decided.operation = Some(operation(&release.tenant, &release.id, now, action));
         Ok(decided)
@@ -242,7 +232,7 @@ impl LiveQuota {
             for (scope, counter) in &hold.counters[at] {
                 let policy = terms.policy_or_none(&line.meter, *scope, kind);
                 let gate = Gate { policy, counter: counter.clone(), period: line.period() };
-                asked.push(Asked { gate, amount: i64::try_from(item.amount).unwrap_or(i64::MAX) });
+                asked.push(Asked { gate: Arc::new(gate), amount: i64::try_from(item.amount).unwrap_or(i64::MAX) });
             }
         }
         Ok(asked)
@@ -329,6 +319,14 @@ fn repeated(hold: &Hold, reserve: &Reserve, body: u128, asked: &[Asked]) -> Resu
 
 fn not_reused(state: &HoldState, op: u64, op_id: &str) -> Result<(), QuotaError> {
     if state.ledger.contradicts(op) { Err(QuotaError::Reused { id: op_id.to_owned() }) } else { Ok(()) }
+}
+
+fn has_room(state: &HoldState, now: TimeMs) -> Result<(), QuotaError> {
+    if state.has_room(now.0) {
+        return Ok(());
+    }
+    let why = format!("{OPERATIONS_REMEMBERED} operations of the reservation are on their way to the log");
+    Err(QuotaError::Unavailable { why })
 }
 
 /// How a reservation stands, where nothing is asked of it.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use odometer_schemas::quota::{Action, Scope};
+use odometer_schemas::quota::{Action, OPERATIONS_REMEMBERED, Scope};
 
 use super::account::{Account, Counter};
 use super::ledger::{Ledger, Phase};
@@ -39,21 +39,23 @@ pub(crate) struct HoldState {
     pub(crate) is_over: bool,
     /// Whether the log has it, as far as this node has read.
     pub(crate) is_booked: bool,
+    /// Operations that were decided here and that the log may not have yet.
+    on_the_way: usize,
+    /// When the newest of them was decided, Unix milliseconds.
+    decided_ms: i64,
 }
 
 impl Hold {
     /// A reservation whose amounts were admitted just now.
     pub(crate) fn admitted(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
         let held = ledger.lines.iter().map(|line| ledger.held(line)).collect();
-        let state = HoldState { ledger, held, is_over: false, is_booked: false };
-        Self { account, id: id.into(), counters, state: Mutex::new(state) }
+        Self { account, id: id.into(), counters, state: Mutex::new(HoldState::new(ledger, held, false)) }
     }
 
     /// A reservation from the log or the book; takes what it holds, limits or not.
     pub(crate) fn booked(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
         let held = vec![0; ledger.lines.len()].into();
-        let state = HoldState { ledger, held, is_over: false, is_booked: true };
-        let hold = Self { account, id: id.into(), counters, state: Mutex::new(state) };
+        let hold = Self { account, id: id.into(), counters, state: Mutex::new(HoldState::new(ledger, held, true)) };
         hold.settle(&mut hold.lock());
         hold
     }
@@ -62,9 +64,21 @@ impl Hold {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies what was decided about it, and brings the words along. What it was
-    /// admitted for besides is on them already.
+    /// Takes what is decided here at `now_ms`, and what it was admitted for besides is on
+    /// the words already.
+    pub(crate) fn decide(&self, state: &mut HoldState, action: &Action, admitted: &[(usize, i64)], now_ms: i64) {
+        state.on_the_way = if state.is_silent(now_ms) { 1 } else { state.on_the_way + 1 };
+        state.decided_ms = now_ms;
+        self.take(state, action, admitted);
+    }
+
+    /// Applies what was decided about it, and brings the words along.
     pub(crate) fn take(&self, state: &mut HoldState, action: &Action, admitted: &[(usize, i64)]) {
+        // Operations reach the log in their order: what was decided before one that is
+        // read is on its way no more.
+        if let Some(newer) = state.ledger.newer_than(action) {
+            state.on_the_way = state.on_the_way.min(newer);
+        }
         let is_new = state.ledger.apply(action);
         // Another owner extended it in time, or it is spent all the same.
         if let Action::Extend { .. } | Action::Commit { settle_until_ms: Some(_), .. } = action {
@@ -141,6 +155,21 @@ pub(crate) enum Next {
 }
 
 impl HoldState {
+    fn new(ledger: Ledger, held: Box<[i64]>, is_booked: bool) -> Self {
+        Self { ledger, held, is_over: false, is_booked, on_the_way: 0, decided_ms: 0 }
+    }
+
+    /// Whether one more operation can be decided: it must not drive one out of memory
+    /// that the log still brings, which would be taken again then.
+    pub(crate) fn has_room(&self, now_ms: i64) -> bool {
+        self.on_the_way < OPERATIONS_REMEMBERED || self.is_silent(now_ms)
+    }
+
+    /// Whether nothing can be on its way any more.
+    fn is_silent(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.decided_ms) > UNBOOKED_MS
+    }
+
     /// Whether it can still be extended.
     pub(crate) fn is_open(&self) -> bool {
         self.ledger.phase == Phase::Open && !self.is_over

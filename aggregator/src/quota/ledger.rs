@@ -101,6 +101,14 @@ impl Ledger {
         self.operations.contains(&op)
     }
 
+    /// Operations that are remembered and were taken after this one.
+    pub(crate) fn newer_than(&self, action: &Action) -> Option<usize> {
+        let (Action::Extend { op, .. } | Action::Commit { op, .. } | Action::Release { op }) = action else {
+            return None;
+        };
+        self.operations.iter().rev().position(|known| known == op)
+    }
+
     /// Applies what was decided about it, and whether it was news; a repetition changes
     /// nothing.
     pub(crate) fn apply(&mut self, action: &Action) -> bool {

@@ -8,13 +8,14 @@ use std::sync::{Arc, RwLock};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use odometer_schemas::definitions::Definitions;
-use odometer_schemas::meter::Aggregation;
 use odometer_schemas::quota::{Item, Kind, Limit, Plan, QuotaError, Scope, TenantTerms, WhenDegraded, Who};
 use odometer_schemas::time::{Interval, TimeMs};
 
-use super::account::{Account, Counter, Gate, OwnKey, Standing, Terms};
+use super::account::{Account, Counter, Gate, OwnKey, Standing};
+use super::catalogue::Catalogue;
 use super::hold::{Hold, Layers, Next};
 use super::ledger::{Ledger, Line};
+use super::shortcuts::{Key, Shortcut, Shortcuts};
 use super::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 use crate::cells::LiveCells;
 use crate::rules::Anchors;
@@ -28,8 +29,14 @@ const RESERVATIONS_MAX: usize = 4_000_000;
 
 /// Expiries are looked at in steps of this many milliseconds.
 const EXPIRY_STEP_MS: i64 = 250;
+/// Reservations in one list of a step: where a million end at once, nobody waits until
+/// a long list has moved.
+const LIST_MAX: usize = 1024;
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
+
+/// By step and number of the list.
+type Expiries = BTreeMap<(i64, u32), Vec<Arc<Hold>>>;
 
 /// The live side of one partition's quota. Clones show the same.
 #[derive(Clone, Debug)]
@@ -41,38 +48,20 @@ pub struct LiveQuota {
 pub(super) struct Shared {
     cells: LiveCells,
     accounts: Map<Arc<str>, Arc<Account>>,
+    shortcuts: Shortcuts,
     catalogue: ArcSwap<Catalogue>,
     /// That of `catalogue`, where a decision finds it without loading that.
     version: AtomicU64,
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
     pub(super) holds: Map<Box<str>, Arc<Hold>>,
-    /// By the step in which their time may be over.
-    expiries: Mutex<BTreeMap<i64, Vec<Arc<Hold>>>>,
-}
-
-/// What holds for all tenants.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Catalogue {
-    version: u64,
-    pub(super) plans: BTreeMap<String, Plan>,
-    /// Meters whose usage can be limited.
-    meters: BTreeMap<String, Aggregation>,
-}
-
-impl Catalogue {
-    fn kind_of(&self, terms: &Terms, meter: &str) -> Option<Kind> {
-        let limited = [Scope::Tenant, Scope::Subject, Scope::Key];
-        let of_terms = limited.into_iter().find_map(|scope| terms.policy(meter, scope)).map(|policy| policy.kind);
-        let of_meters = || self.meters.contains_key(meter).then_some(Kind::Usage);
-        let of_plans = || self.plans.values().flat_map(|plan| &plan.limits).find(|limit| limit.meter == meter);
-        of_terms.or_else(of_meters).or_else(|| of_plans().map(|limit| limit.kind))
-    }
+    /// By the step in which their time may be over, in lists of [`LIST_MAX`].
+    expiries: Mutex<Expiries>,
 }
 
 /// One thing that a decision asks, and of what.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    pub(super) gate: Gate,
+    pub(super) gate: Arc<Gate>,
     pub(super) amount: i64,
 }
 
@@ -83,6 +72,7 @@ impl LiveQuota {
         let shared = Shared {
             cells,
             accounts: Map::default(),
+            shortcuts: Shortcuts::new(),
             catalogue: ArcSwap::from_pointee(Catalogue::default()),
             version: AtomicU64::new(0),
             anchors: RwLock::default(),
@@ -113,7 +103,7 @@ impl LiveQuota {
         };
         let capped = |plan: &Plan| Plan { limits: plan.limits.iter().map(tenth).collect(), ..plan.clone() };
         let capped: BTreeMap<String, Plan> = plans.iter().map(|plan| (plan.name.clone(), capped(plan))).collect();
-        if self.shared.catalogue.load().plans != capped {
+        if *self.shared.catalogue.load().plans() != capped {
             self.set_plans(&capped);
         }
     }
@@ -121,7 +111,7 @@ impl LiveQuota {
     /// All plans in force, by name.
     #[must_use]
     pub fn plans(&self) -> Vec<Plan> {
-        self.shared.catalogue.load().plans.values().cloned().collect()
+        self.shared.catalogue.load().plans().values().cloned().collect()
     }
 
     /// What a tenant was given.
@@ -137,8 +127,10 @@ impl LiveQuota {
     }
 
     /// Frees what reservations held whose time is over, of at most `most` that are
-    /// looked at; whether there are more. Never keeps a decision waiting.
+    /// looked at; whether there are more. Never keeps a decision waiting, and makes room
+    /// for what makes decisions short: to be called a few times a second.
     pub fn expire(&self, now: TimeMs, most: usize) -> bool {
+        self.shared.shortcuts.tend(self.shared.accounts.len(), now);
         for _ in 0..most {
             let Some(hold) = self.shared.next_due(now.0) else { return false };
             match hold.expire(now.0) {
@@ -155,16 +147,11 @@ impl LiveQuota {
     }
 
     pub(crate) fn set_plans(&self, plans: &BTreeMap<String, Plan>) {
-        self.shared.change(|catalogue| catalogue.plans.clone_from(plans));
+        self.shared.change(|catalogue| catalogue.set_plans(plans));
     }
 
     pub(crate) fn set_meters(&self, definitions: Option<&Definitions>) {
-        let countable = |aggregation| matches!(aggregation, Aggregation::Sum | Aggregation::Count);
-        let meters = definitions.into_iter().flat_map(|definitions| &definitions.meters);
-        let meters = meters.filter(|meter| countable(meter.aggregation));
-        let meters: BTreeMap<String, Aggregation> =
-            meters.map(|meter| (meter.name.clone(), meter.aggregation)).collect();
-        self.shared.change(|catalogue| catalogue.meters.clone_from(&meters));
+        self.shared.change(|catalogue| catalogue.set_meters(definitions));
     }
 
     pub(crate) fn set_anchors(&self, tenant: &str, anchors: Anchors) {
@@ -173,6 +160,7 @@ impl LiveQuota {
 
     pub(crate) fn set_terms(&self, tenant: &str, terms: TenantTerms) {
         self.shared.account_of_log(tenant).set_terms(terms);
+        self.shared.shortcuts.void_tenant(tenant);
     }
 }
 
@@ -187,6 +175,7 @@ impl Shared {
             next
         });
         self.version.fetch_max(version, Ordering::AcqRel);
+        self.shortcuts.void_all(version);
     }
 
     /// The account of a tenant that the log speaks of.
@@ -212,10 +201,31 @@ impl Shared {
         Ok(self.account_of_log(tenant))
     }
 
-    /// Runs `look` on a known tenant's account without counting its references.
+    /// Runs `look`, which is brief and takes no lock, on the shortcut of a question of
+    /// one item; `None` where several words may have a say, or nobody asked before.
     #[inline]
-    pub(super) fn with_account<T>(&self, tenant: &str, look: impl FnOnce(&Account) -> Option<T>) -> Option<T> {
-        self.accounts.get(tenant).and_then(|account| look(account.value()))
+    pub(super) fn shortcut<T>(
+        &self,
+        (tenant, meter): (&str, &str),
+        now: TimeMs,
+        look: impl Fn(&Shortcut) -> T,
+    ) -> Option<T> {
+        let key = self.shortcuts.key(tenant, meter);
+        let seen = self.shortcuts.find(key, now, &look);
+        seen.or_else(|| self.long_way(key, (tenant, meter), now).map(|shortcut| look(&shortcut)))
+    }
+
+    /// What the shortcut says, from where it says so; leaves it for the next.
+    #[cold]
+    fn long_way(&self, key: Key, (tenant, meter): (&str, &str), now: TimeMs) -> Option<Shortcut> {
+        let account = Arc::clone(self.accounts.get(tenant)?.value());
+        let standing = self.standing(&account, now);
+        if standing.is_layered {
+            return None;
+        }
+        let shortcut = Shortcut::new(key, standing.gate(meter)?, standing.period)?;
+        self.shortcuts.leave(shortcut.clone(), standing.version.0);
+        Some(shortcut)
     }
 
     #[inline]
@@ -239,7 +249,7 @@ impl Shared {
     fn build(&self, account: &Account, version: (u64, u64), now: TimeMs) -> Standing {
         let catalogue = self.catalogue.load();
         let given = account.terms().1.unwrap_or_default();
-        let terms = Arc::new(Terms::resolve(&given, plan_of(&catalogue.plans, &given)));
+        let terms = catalogue.terms_of(&given);
         let period = self.period(&account.tenant, now);
         let own = terms.policies().filter(|policy| policy.scope == Scope::Tenant);
         let gates = own
@@ -247,7 +257,7 @@ impl Shared {
                 let place = Place { scope: Scope::Tenant, name: "", meter: &policy.meter, kind: policy.kind };
                 let counter = self.counter(&catalogue, account, place, period)?;
                 let period = (policy.kind == Kind::Usage).then_some(period);
-                Some(Gate { policy: Arc::clone(policy), counter, period })
+                Some(Arc::new(Gate { policy: Arc::clone(policy), counter, period }))
             })
             .collect();
         let is_layered = terms.policies().any(|policy| policy.scope != Scope::Tenant);
@@ -267,12 +277,18 @@ impl Shared {
         items: &[Item],
         now: TimeMs,
     ) -> Result<Vec<Asked>, QuotaError> {
+        let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
+        if let [item] = items
+            && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, Shortcut::gate)
+        {
+            return Ok(vec![Asked { gate, amount: amount(item) }]);
+        }
         let standing = self.standing(account, now);
         let catalogue = self.catalogue.load();
         let mut asked: Vec<Asked> = Vec::with_capacity(items.len());
         for item in items {
             let kind = catalogue.kind_of(&standing.terms, &item.meter).ok_or_else(|| unknown_meter(&item.meter))?;
-            let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
+            let amount = amount(item);
             for (scope, name) in layers(who) {
                 let place = Place { scope, name, meter: &item.meter, kind };
                 let Some(gate) = self.gate(&catalogue, account, place, &standing) else { continue };
@@ -285,11 +301,17 @@ impl Shared {
         Ok(asked)
     }
 
-    fn gate(&self, catalogue: &Catalogue, account: &Account, place: Place<'_>, standing: &Standing) -> Option<Gate> {
+    fn gate(
+        &self,
+        catalogue: &Catalogue,
+        account: &Account,
+        place: Place<'_>,
+        standing: &Standing,
+    ) -> Option<Arc<Gate>> {
         if place.scope == Scope::Tenant
             && let Some(gate) = standing.gate(place.meter)
         {
-            return Some(gate.clone());
+            return Some(Arc::clone(gate));
         }
         let policy = match standing.terms.policy(place.meter, place.scope) {
             Some(policy) => Arc::clone(policy),
@@ -297,14 +319,14 @@ impl Shared {
             None => return None,
         };
         let counter = self.counter(catalogue, account, place, standing.period)?;
-        Some(Gate { policy, counter, period: (place.kind == Kind::Usage).then_some(standing.period) })
+        Some(Arc::new(Gate { policy, counter, period: (place.kind == Kind::Usage).then_some(standing.period) }))
     }
 
     /// The counter at a place in a period; `None` for usage of a meter that is not
     /// defined.
     fn counter(&self, catalogue: &Catalogue, account: &Account, place: Place<'_>, period: Interval) -> Option<Counter> {
         if place.kind == Kind::Usage && place.scope == Scope::Tenant {
-            let aggregation = *catalogue.meters.get(place.meter)?;
+            let aggregation = catalogue.aggregation_of(place.meter)?;
             return Some(Counter::Total(self.cells.cell(&account.tenant, place.meter, aggregation, period)));
         }
         let period_ms = (place.kind == Kind::Usage).then_some((period.start.0, period.end.0));
@@ -346,12 +368,18 @@ impl Shared {
     /// Looks at a reservation again when its time may be over.
     pub(super) fn watch(&self, hold: Arc<Hold>, ends_ms: i64) {
         let step = ends_ms.div_euclid(EXPIRY_STEP_MS) + 1;
-        self.expiries.lock().unwrap_or_else(PoisonError::into_inner).entry(step).or_default().push(hold);
+        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = match expiries.range_mut((step, 0)..=(step, u32::MAX)).next_back() {
+            Some((_, list)) if list.len() < LIST_MAX => return list.push(hold),
+            Some(((_, number), _)) => number + 1,
+            None => 0,
+        };
+        expiries.insert((step, number), vec![hold]);
     }
 
     fn next_due(&self, now_ms: i64) -> Option<Arc<Hold>> {
         let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut first = expiries.first_entry().filter(|first| *first.key() <= now_ms.div_euclid(EXPIRY_STEP_MS))?;
+        let mut first = expiries.first_entry().filter(|first| first.key().0 <= now_ms.div_euclid(EXPIRY_STEP_MS))?;
         let hold = first.get_mut().pop();
         if first.get().is_empty() {
             first.remove();
@@ -362,14 +390,6 @@ impl Shared {
 
 /// Stands where concurrency has none.
 const NO_PERIOD: Interval = Interval { start: TimeMs(0), end: TimeMs(0) };
-
-/// The plan that a tenant has.
-pub(super) fn plan_of<'a>(plans: &'a BTreeMap<String, Plan>, given: &TenantTerms) -> Option<&'a Plan> {
-    match &given.plan {
-        Some(name) => plans.get(name),
-        None => plans.values().find(|plan| plan.is_default),
-    }
-}
 
 /// Where a counter stands.
 #[derive(Clone, Copy, Debug)]

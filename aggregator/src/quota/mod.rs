@@ -13,11 +13,13 @@
 mod account;
 mod alarm;
 mod book;
+mod catalogue;
 mod decide;
 mod hold;
 mod ledger;
 mod live;
 mod several;
+mod shortcuts;
 mod sync;
 mod word;
 

@@ -8,5 +8,6 @@ mod agreement;
 mod alerts;
 mod life;
 mod read_back;
+mod shortcuts;
 mod support;
 mod takeover;

@@ -2,7 +2,7 @@
 //! while ago.
 
 use odometer_schemas::control::Control;
-use odometer_schemas::quota::{Action, Decision, Extend, HeldItem, Limit, QuotaOperation};
+use odometer_schemas::quota::{Action, Decision, Extend, HeldItem, Limit, QuotaError, QuotaOperation};
 use odometer_schemas::time::TimeMs;
 
 use crate::support::{MINUTE_MS, NOW, Site, item, reserve};
@@ -51,4 +51,35 @@ fn what_was_decided_here_does_not_revive_what_is_over() {
     assert_eq!(site.stands(MINUTES), (0, 0));
     site.book(outcome);
     assert_eq!(site.stands(MINUTES), (0, 0));
+}
+
+/// More operations than are recognised: none drives out of memory what the log still
+/// brings.
+#[test]
+fn no_more_are_on_their_way_than_are_recognised() {
+    let mut site = Site::new(vec![Limit::usage(MINUTES, Some(100))]);
+    let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 1)]), 0, NOW).unwrap();
+    site.book(outcome);
+    let extend = |site: &Site, op: u64, now| {
+        let add = vec![item(MINUTES, 1)];
+        let (tenant, id) = ("acme".into(), "run".into());
+        let extend = Extend { tenant, id, op_id: format!("{op}"), ttl_ms: 10 * MINUTE_MS, add, ..Extend::default() };
+        site.quota.extend(&extend, (op + 1) << 32, now)
+    };
+    let on_the_way: Vec<_> = (0..16).map(|op| extend(&site, op, NOW).unwrap()).collect();
+    assert_eq!(site.stands(MINUTES), (0, 17));
+    let full = extend(&site, 16, NOW);
+    assert!(matches!(full, Err(QuotaError::Unavailable { .. })), "{full:?}");
+    assert!(extend(&site, 3, NOW).is_ok(), "one that is known is no other");
+    for outcome in on_the_way {
+        site.book(outcome);
+        assert!(site.stands(MINUTES).1 <= 17, "held once");
+    }
+    assert_eq!(site.stands(MINUTES), (0, 17));
+    for op in 16..32 {
+        extend(&site, op, NOW).unwrap();
+    }
+    assert!(extend(&site, 32, later(2 * MINUTE_MS)).is_err());
+    assert!(extend(&site, 32, later(2 * MINUTE_MS + 1)).is_ok(), "nothing arrives so late");
+    assert_eq!(site.stands(MINUTES), (0, 34));
 }

@@ -28,6 +28,9 @@ const LIMIT: i64 = 1 << 40;
 /// which they are asked.
 const REQUESTS: usize = 1 << 14;
 
+/// Every tenant is known after the first, and finds room in the next.
+const PASSES: usize = 2;
+
 #[derive(Parser)]
 pub(crate) struct Args {
     /// Counters, where there are many.
@@ -74,8 +77,12 @@ fn measure(cells: u64, rounds: usize) -> anyhow::Result<Vec<(&'static str, f64)>
     let tenants: Vec<String> = (0..REQUESTS).map(|_| tenant(random.below(cells))).collect();
     let (_processor, quota) = site(LIMIT)?;
     let checks: Vec<Check> = tenants.iter().map(|tenant| check(tenant)).collect();
-    for number in 0..cells {
-        quota.check(&check(&tenant(number)), NOW)?;
+    for _ in 0..PASSES {
+        for number in 0..cells {
+            quota.check(&check(&tenant(number)), NOW)?;
+        }
+        // As a node does a few times a second.
+        while quota.expire(NOW, 1) {}
     }
     let limitador = Limitador::new(cells, &tenants)?;
     let governor = governor(cells);

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::quota::{
-    Commit, Decision, Extend, Item, Limit, Plan, PlanOrigin, QuotaError, QuotaOperation, Release, Reserve, Who,
+    Commit, Decision, Extend, Item, Limit, Plan, PlanOrigin, QuotaError, QuotaOperation, Release, Reserve,
+    TenantTerms, Who,
 };
 use odometer_schemas::time::TimeMs;
 
@@ -325,6 +326,45 @@ pub fn forgotten_when_read() {
     writer.ends(&site, &["a"]);
 }
 
+/// A limit that is reached, and what others are told of it while it changes.
+fn asked_meanwhile(change: impl Fn(&mut Writer, Limit, &dyn Fn() -> Option<Decision>)) {
+    let (site, mut writer) = site(0);
+    let says = |site: &Site| site.live.may_use(TENANT, METER, 1, NOW);
+    site.told(&site.reserve("a", &[(METER, 4)]));
+    let asking = [0; 2].map(|_| spawn(&site, says));
+    let reached = Limit { grace_percent: Some(0), ..Limit::usage(METER, Some(4)) };
+    change(&mut writer, reached, &|| says(&site));
+    for asking in asking {
+        assert!(join(asking).is_some());
+    }
+    assert_eq!(says(&site), Some(Decision::Deny), "whatever they left");
+}
+
+/// Terms that change while others ask: once the change was taken, nobody is answered by
+/// what was before.
+pub fn terms_while_asked() {
+    asked_meanwhile(|writer, reached, says| {
+        for (overrides, answer) in [(vec![reached.clone()], Decision::Deny), (vec![], Decision::Allow)] {
+            writer.book.terms(TENANT, TenantTerms { overrides, ..TenantTerms::default() });
+            assert_eq!(says(), Some(answer), "by the terms");
+        }
+        writer.book.terms(TENANT, TenantTerms { overrides: vec![reached], ..TenantTerms::default() });
+    });
+}
+
+/// The same with a plan that changes twice: in between, all that is asked takes the long
+/// way.
+pub fn plan_while_asked() {
+    asked_meanwhile(|writer, reached, says| {
+        let open = Limit { limit: Some(LIMIT), ..reached.clone() };
+        for limit in [open, reached] {
+            let plan = Plan { name: "free".into(), limits: vec![limit], is_default: true };
+            writer.book.plan(plan, PlanOrigin::Config);
+        }
+        assert_eq!(says(), Some(Decision::Deny), "by the new plan");
+    });
+}
+
 /// By name.
 pub const ALL: &[(&str, fn())] = &[
     ("lives_beside_each_other", lives_beside_each_other),
@@ -334,4 +374,6 @@ pub const ALL: &[(&str, fn())] = &[
     ("extended_when_it_ends", extended_when_it_ends),
     ("committed_and_released", committed_and_released),
     ("forgotten_when_read", forgotten_when_read),
+    ("terms_while_asked", terms_while_asked),
+    ("plan_while_asked", plan_while_asked),
 ];
