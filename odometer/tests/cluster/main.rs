@@ -15,6 +15,7 @@ mod odd;
 mod parity;
 mod producers;
 mod quota;
+mod quota_nodes;
 mod roles;
 mod rolling;
 mod support;

@@ -16,13 +16,13 @@ const AGENTS: usize = 1_000;
 const TTL_MS: u64 = 25_000;
 
 /// Asks nodes over HTTP, as callers do.
-struct Caller {
-    client: reqwest::Client,
-    runtime: Runtime,
+pub(crate) struct Caller {
+    pub(crate) client: reqwest::Client,
+    pub(crate) runtime: Runtime,
 }
 
 impl Caller {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let no_redirects = reqwest::redirect::Policy::none();
         let client = reqwest::Client::builder().redirect(no_redirects).timeout(Duration::from_secs(20));
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -58,18 +58,20 @@ impl Caller {
         })
     }
 
+    /// The limit that a check of `tenant` at `node` stands on.
+    pub(crate) fn limit_of(&self, node: &Process, tenant: &str, meter: &str) -> Value {
+        let body = json!({"tenant": tenant, "items": [{"meter": meter, "amount": 1}]});
+        let asked = async {
+            let asked = self.client.post(format!("{}/v1/quota/check", node.url)).json(&body).send().await;
+            asked.unwrap().json::<Value>().await.unwrap()
+        };
+        self.runtime.block_on(asked)["limits"][0]["limit"].clone()
+    }
+
     /// Waits until what `node` answers stands on the plan.
     fn await_limit(&self, node: &Process) {
-        let body = json!({"tenant": "acme", "items": [{"meter": "agents", "amount": 1}]});
-        let limit = || {
-            let asked = async {
-                let asked = self.client.post(format!("{}/v1/quota/check", node.url)).json(&body).send().await;
-                asked.unwrap().json::<Value>().await.unwrap()
-            };
-            self.runtime.block_on(asked)["limits"][0]["limit"].clone()
-        };
         let deadline = Instant::now() + PATIENCE;
-        while limit() != json!(AGENTS.to_string()) {
+        while self.limit_of(node, "acme", "agents") != json!(AGENTS.to_string()) {
             assert!(Instant::now() < deadline, "the plan is not in force");
             std::thread::sleep(Duration::from_millis(20));
         }
