@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::meter::Aggregation;
-use odometer_schemas::quota::{Item, Kind, Limit, Plan, QuotaError, Scope, TenantTerms, WhenDegraded, Who};
+use odometer_schemas::quota::{Item, Kind, Plan, QuotaError, Scope, TenantTerms, Who};
 use odometer_schemas::time::{Interval, TimeMs};
 
 use super::account::{Account, Counter, Gate, OwnKey, Standing, Terms};
@@ -41,7 +41,7 @@ pub struct LiveQuota {
 pub(super) struct Shared {
     cells: LiveCells,
     accounts: Map<Arc<str>, Arc<Account>>,
-    catalogue: ArcSwap<Catalogue>,
+    pub(super) catalogue: ArcSwap<Catalogue>,
     /// That of `catalogue`, where a decision finds it without loading that.
     version: AtomicU64,
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
@@ -90,32 +90,6 @@ impl LiveQuota {
             expiries: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// A quota that stands in where nobody knows the counters: a tenth of every limit,
-    /// without grace, of plans that are open then, and nothing of the others.
-    #[must_use]
-    pub fn stand_in(definitions: &Definitions) -> Self {
-        let stand_in = Self::new(LiveCells::default());
-        stand_in.set_meters(Some(definitions));
-        stand_in
-    }
-
-    /// What a stand-in decides by.
-    pub fn stand_in_for(&self, plans: &[Plan]) {
-        let tenth = |limit: &Limit| {
-            let open = limit.limit.map(|limit| limit / 10 + i64::from(limit % 10 > 0));
-            let limit_now = match limit.when_degraded {
-                WhenDegraded::OpenWithCap => open,
-                WhenDegraded::Closed => Some(0),
-            };
-            Limit { limit: limit_now, grace_percent: Some(0), ..limit.clone() }
-        };
-        let capped = |plan: &Plan| Plan { limits: plan.limits.iter().map(tenth).collect(), ..plan.clone() };
-        let capped: BTreeMap<String, Plan> = plans.iter().map(|plan| (plan.name.clone(), capped(plan))).collect();
-        if self.shared.catalogue.load().plans != capped {
-            self.set_plans(&capped);
-        }
     }
 
     /// All plans in force, by name.

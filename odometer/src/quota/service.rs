@@ -44,8 +44,8 @@ pub(crate) trait QuotaService: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), QuotaError>>;
 
     /// Every plan, ascending by name.
-    fn plans(&self) -> Vec<Plan>;
+    fn plans(&self) -> BoxFuture<'_, Vec<Plan>>;
 
     /// What a tenant was given; `None` for one that has the default plan.
-    fn tenant(&self, tenant: &str) -> Option<TenantTerms>;
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>>;
 }

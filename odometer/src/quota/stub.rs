@@ -210,11 +210,11 @@ impl QuotaService for Stub {
         })
     }
 
-    fn plans(&self) -> Vec<Plan> {
-        self.lock().plans.values().cloned().collect()
+    fn plans(&self) -> BoxFuture<'_, Vec<Plan>> {
+        Box::pin(async { self.lock().plans.values().cloned().collect() })
     }
 
-    fn tenant(&self, tenant: &str) -> Option<TenantTerms> {
-        self.lock().tenants.get(tenant).cloned()
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>> {
+        Box::pin(async move { self.lock().tenants.get(&tenant).cloned() })
     }
 }

@@ -16,6 +16,7 @@ use std::ops::Range;
 use odometer_schemas::commit::{ExceptionsRow, PartitionCommit, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Hasher;
+use odometer_schemas::quota::QuotaRow;
 use odometer_schemas::time::Interval;
 use odometer_schemas::verdict::VerdictCounts;
 
@@ -242,4 +243,11 @@ pub trait TotalsBook: Send {
     /// # Errors
     /// As [`TotalsBook::totals`].
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError>;
+
+    /// What tenants were given, each looked up in its partition: the rows of their terms;
+    /// under the empty name, the partition's plans. In no order.
+    ///
+    /// # Errors
+    /// As [`TotalsBook::totals`].
+    fn given(&mut self, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError>;
 }

@@ -26,6 +26,7 @@ use std::ops::Range;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
+use odometer_schemas::quota::QuotaRow;
 
 use self::session::{Access, Isolation, Session};
 use super::rules::checked;
@@ -123,6 +124,12 @@ impl TotalsBook for PgTotals {
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError> {
         self.session.transaction(Isolation::Moment, "reading definitions", async |link| {
             read::definitions_at(link, partition, offset).await
+        })
+    }
+
+    fn given(&mut self, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError> {
+        self.session.transaction(Isolation::Moment, "reading what tenants were given", async |link| {
+            quota::given(link, wanted).await
         })
     }
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
+use odometer_schemas::quota::QuotaRow;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::rules::{checked, claimed_epoch, same_installation};
@@ -135,5 +136,9 @@ impl TotalsBook for SqliteTotals {
 
     fn definitions_at(&mut self, partition: u32, offset: u64) -> Result<Option<Definitions>, BookError> {
         read::definitions_at(&self.connection, partition, offset)
+    }
+
+    fn given(&mut self, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError> {
+        quota::given(&self.connection, wanted)
     }
 }
