@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub(super) holds: Map<Box<str>, Arc<Hold>>,
     /// By the step in which their time may be over.
     expiries: Mutex<BTreeMap<i64, Vec<Arc<Hold>>>>,
+    /// Reservations that nobody ended in time.
+    expired: AtomicU64,
 }
 
 /// What holds for all tenants.
@@ -88,6 +90,7 @@ impl LiveQuota {
             anchors: RwLock::default(),
             holds: Map::default(),
             expiries: Mutex::default(),
+            expired: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -110,12 +113,30 @@ impl LiveQuota {
         self.shared.hold(tenant, id).is_some_and(|hold| hold.lock().is_booked)
     }
 
+    /// Reservations that are held or remembered.
+    #[must_use]
+    pub fn reservations(&self) -> usize {
+        self.shared.holds.len()
+    }
+
+    /// Reservations whose time was over before they were committed or released, since
+    /// these counters are shown.
+    #[must_use]
+    pub fn expired(&self) -> u64 {
+        self.shared.expired.load(Ordering::Relaxed)
+    }
+
     /// Frees what reservations held whose time is over, of at most `most` that are
     /// looked at; whether there are more. Never keeps a decision waiting.
     pub fn expire(&self, now: TimeMs, most: usize) -> bool {
         for _ in 0..most {
             let Some(hold) = self.shared.next_due(now.0) else { return false };
-            match hold.expire(now.0) {
+            let was_open = hold.lock().is_open();
+            let next = hold.expire(now.0);
+            if was_open && !hold.lock().is_open() {
+                self.shared.expired.fetch_add(1, Ordering::Relaxed);
+            }
+            match next {
                 Next::Look { at_ms } => self.shared.watch(hold, at_ms),
                 Next::Remember => {}
                 Next::Forget => {

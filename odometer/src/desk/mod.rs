@@ -13,7 +13,7 @@ mod requests;
 mod scribe;
 mod terms;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use crate::node::Node;
 use crate::node::cells::Cells;
 use crate::node::progress::{Progress, Standing, now};
 use crate::quota::service::{BoxFuture, QuotaRequest, QuotaService};
+use crate::quota::tallies::Work;
 
 /// The doors for other nodes' questions; no doors for people.
 pub(crate) fn router(desk: Arc<Desk>) -> axum::Router {
@@ -75,8 +76,9 @@ pub(crate) struct Desk {
     /// Held from a decision about a reservation until it is on its way to the log; by
     /// the reservation's id.
     turns: [Mutex<()>; TURNS],
-    /// Ends with the desk.
-    _expiry: Expiry,
+    /// Questions of other nodes that were decided here.
+    decided_for_nodes: AtomicU64,
+    expiry: Expiry,
 }
 
 /// Where a question is answered.
@@ -103,7 +105,8 @@ impl Desk {
             stand_in: LiveQuota::stand_in(definitions),
             plans,
             turns: [const { Mutex::new(()) }; TURNS],
-            _expiry: Expiry::start(node.cells.clone(), log.partitions())?,
+            decided_for_nodes: AtomicU64::new(0),
+            expiry: Expiry::start(node.cells.clone(), log.partitions())?,
             log,
         })
     }
@@ -117,7 +120,10 @@ impl Desk {
     pub(crate) async fn decide_for_another(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
         let partition = self.cells.partition_of(tenant_of(&request));
         match self.here(partition) {
-            Some((quota, epoch)) => self.decide_here(partition, (&quota, epoch), &request).await,
+            Some((quota, epoch)) => {
+                self.decided_for_nodes.fetch_add(1, Ordering::Relaxed);
+                self.decide_here(partition, (&quota, epoch), &request).await
+            }
             None => Err(QuotaError::Unavailable { why: format!("partition {partition} is not owned here any more") }),
         }
     }
@@ -286,6 +292,18 @@ impl QuotaService for Desk {
         anchor: Option<Option<TimeMs>>,
     ) -> BoxFuture<'_, Result<(), QuotaError>> {
         Box::pin(self.write_terms(tenant, terms, anchor))
+    }
+
+    fn work(&self) -> Work {
+        let quotas = (0..self.log.partitions()).filter_map(|partition| self.cells.quota(partition));
+        Work {
+            forwarded: self.owners.asked.load(Ordering::Relaxed),
+            forwards_failed: self.owners.astray.load(Ordering::Relaxed),
+            decided_for_nodes: self.decided_for_nodes.load(Ordering::Relaxed),
+            expired: self.expiry.expired(),
+            reservations: quotas.map(|quota| quota.reservations() as u64).sum(),
+            queued: self.scribe.queued() as u64,
+        }
     }
 
     fn plans(&self) -> BoxFuture<'_, Vec<Plan>> {

@@ -1,6 +1,7 @@
 //! Which node answers for a partition, as the totals book says, and the way there: a
 //! question goes over once, to be decided or refused.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,10 @@ pub(super) struct Owners {
     own_url: Arc<str>,
     client: reqwest::Client,
     known: RwLock<Known>,
+    /// Decisions that owners were asked for.
+    pub(super) asked: AtomicU64,
+    /// Those of them that did not come.
+    pub(super) astray: AtomicU64,
 }
 
 #[derive(Default)]
@@ -38,7 +43,8 @@ struct Known {
 impl Owners {
     pub(super) fn new(books: Arc<Books>, own_url: Arc<str>) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().context("no HTTP client can be made")?;
-        Ok(Self { books, own_url, client, known: RwLock::default() })
+        let (asked, astray) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { books, own_url, client, known: RwLock::default(), asked, astray })
     }
 
     /// Where another node answers for `partition`.
@@ -65,7 +71,12 @@ impl Owners {
 
     /// Asks the owner for a decision.
     pub(super) async fn ask(&self, url: &str, request: &QuotaRequest) -> Result<Answer, QuotaError> {
-        self.post::<Reply>(format!("{url}{ROUTE}"), encode(request)).await?.into_result()
+        self.asked.fetch_add(1, Relaxed);
+        let reply = self.post::<Reply>(format!("{url}{ROUTE}"), encode(request)).await;
+        if reply.is_err() {
+            self.astray.fetch_add(1, Relaxed);
+        }
+        reply?.into_result()
     }
 
     /// Asks an owner what a tenant of its own was given, and for all plans.

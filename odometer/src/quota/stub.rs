@@ -10,6 +10,7 @@ use odometer_schemas::quota::{
 use odometer_schemas::time::TimeMs;
 
 use super::service::{BoxFuture, QuotaRequest, QuotaService};
+use super::tallies::Work;
 
 /// 2026-11-21T12:00:00Z and the end of its month.
 pub(crate) const NOW: TimeMs = TimeMs(1_795_262_400_000);
@@ -208,6 +209,10 @@ impl QuotaService for Stub {
             state.tenants.insert(tenant, terms);
             Ok(())
         })
+    }
+
+    fn work(&self) -> Work {
+        Work::default()
     }
 
     fn plans(&self) -> BoxFuture<'_, Vec<Plan>> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use crate::support::{Cluster, PATIENCE, Process, await_ready, patiently};
+use crate::support::{Cluster, PATIENCE, Process, await_ready, get, patiently};
 
 /// Agents at once, which is the whole of the plan.
 const AGENTS: usize = 1_000;
@@ -195,6 +195,15 @@ fn tenants_have_their_own_terms_while_their_owner_is_dead() {
         seen.iter().all(|seen| *seen > 0) && !degraded.contains(&true)
     });
     println!("degraded answers: {seen:?}");
+    let (_, _, metrics) = get(&format!("{}/metrics", nodes[0].url));
+    for [decision, degraded] in [["allow", "true"], ["deny", "true"], ["allow", "false"]] {
+        let labels = format!("decision=\"{decision}\",degraded=\"{degraded}\",door=\"http\"");
+        let none = format!("odometer_quota_decisions_total{{{labels}}} 0\n");
+        assert!(metrics.contains(&labels) && !metrics.contains(&none), "{metrics}");
+    }
+    for name in ["forwards_total", "forwards_failed_total"] {
+        assert!(!metrics.contains(&format!("\nodometer_quota_{name} 0\n")), "{metrics}");
+    }
     assert_eq!(caller.check(&nodes[0], &closed, 50).0, StatusCode::OK, "its owner knows what it uses");
     nodes.into_iter().for_each(Process::stop);
 }
