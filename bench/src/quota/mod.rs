@@ -1,5 +1,6 @@
-//! Quota in this process, beside other libraries in the same harness: how exactly many
-//! threads are admitted at a limit, and what one check costs. No network is in it.
+//! Quota: in this process, beside other libraries in the same harness, how exactly many
+//! threads are admitted at a limit, and what one check costs; on a node, how soon it
+//! decides on what was used.
 
 use clap::{Parser, Subcommand};
 use odometer_aggregator::{LiveQuota, LiveState, Options, Processor};
@@ -13,6 +14,7 @@ use odometer_schemas::time::TimeMs;
 
 mod admission;
 mod check;
+mod freshness;
 
 /// 2026-01-15T00:00:00Z: any time will do, as long as every run has the same.
 const NOW: TimeMs = TimeMs(1_768_435_200_000);
@@ -33,12 +35,15 @@ enum Command {
     Admission(admission::Args),
     /// Nanoseconds per check, with one counter and with many.
     Check(check::Args),
+    /// From the acknowledgement of usage until a node decides on it, under load.
+    Freshness(freshness::Args),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Admission(args) => admission::run(args),
         Command::Check(args) => check::run(args),
+        Command::Freshness(args) => freshness::run(args),
     }
 }
 
