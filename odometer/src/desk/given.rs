@@ -20,7 +20,7 @@ use crate::api::books::Books;
 const BELIEVED: Duration = Duration::from_millis(500);
 /// Longest wait for the book. Whoever asks waits for a decision.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// How long a book that failed is not asked again.
+/// How long a book that failed, or did not answer, is not asked again.
 const FAILED_PAUSE: Duration = Duration::from_millis(500);
 /// Tenants of one question: a millisecond's work for the book.
 const TENANTS_AT_ONCE: usize = 512;
@@ -95,17 +95,20 @@ impl Given {
     pub(super) async fn terms(&self, partition: u32, tenant: &str) -> Option<Arc<TenantTerms>> {
         {
             let known = lock(&self.known);
-            let fresh = known.of(tenant).filter(|seen| seen.read.elapsed() < BELIEVED || !known.may_ask());
-            if let Some(seen) = fresh {
-                return seen.terms.clone();
+            let seen = known.of(tenant);
+            if !known.may_ask() || seen.is_some_and(|seen| seen.read.elapsed() < BELIEVED) {
+                return seen.and_then(|seen| seen.terms.clone());
             }
         }
         let (read, answered) = oneshot::channel();
-        if self.waiting.try_send(Waiting { partition, tenant: tenant.to_owned(), read }).is_ok() {
-            // In vain where the book fails.
-            let _ = tokio::time::timeout(ANSWER_MAX, answered).await;
+        let is_waiting = self.waiting.try_send(Waiting { partition, tenant: tenant.to_owned(), read }).is_ok();
+        let is_late = is_waiting && tokio::time::timeout(ANSWER_MAX, answered).await.is_err();
+        let mut known = lock(&self.known);
+        if is_late {
+            // So that not everybody waits for a book that does not answer.
+            known.failed = Some(Instant::now());
         }
-        lock(&self.known).of(tenant).and_then(|seen| seen.terms.clone())
+        known.of(tenant).and_then(|seen| seen.terms.clone())
     }
 
     /// The plans that the book had when it was last read; none if it never was.
@@ -169,4 +172,60 @@ fn readable(rows: &[QuotaRow]) -> Option<Rows> {
 /// What is behind it is whole after every step.
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use odometer_schemas::commit::PartitionCommit;
+    use odometer_schemas::quota::{Limit, PlanOrigin, QuotaRowKind};
+    use odometer_sink::totals::{Claim, Installation, OwnedCommit, SqliteTotals, TotalsBook};
+
+    use super::*;
+    use crate::node::files::Files;
+    use crate::node::footing::BookPlace;
+
+    fn row<T: bincode::Encode>(kind: QuotaRowKind, tenant: &str, name: &str, state: &T) -> QuotaRow {
+        let state = bincode::encode_to_vec(state, bincode::config::standard()).unwrap();
+        QuotaRow { kind, tenant: tenant.into(), name: name.into(), state }
+    }
+
+    fn fill(book: &mut dyn TotalsBook, terms: &TenantTerms) {
+        book.identity(&Installation { log_id: "log".into(), partitions: 4, hash_seed: 1 }).unwrap();
+        let epoch = book.claim(&Claim { partition: 2, ..Claim::default() }).unwrap().epoch;
+        let plan = Plan { name: "team".into(), limits: vec![], is_default: false };
+        let plan = row(QuotaRowKind::Plan, "", "team", &(plan, PlanOrigin::Api));
+        let quota = vec![plan, row(QuotaRowKind::Terms, "acme", "", terms)];
+        let commit = PartitionCommit { partition: 2, next_offset: 1, quota, ..PartitionCommit::default() };
+        book.commit(&[OwnedCommit { epoch, commit }]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn terms_come_from_the_book_and_stay_known_without_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path());
+        let given = Given::start(Arc::new(Books::new(BookPlace::Files(files.clone()))));
+        assert_eq!(given.terms(2, "acme").await, None, "there is no book");
+        assert!(!lock(&given.known).may_ask());
+
+        let terms = TenantTerms { plan: Some("team".into()), overrides: vec![Limit::usage("api_call", Some(7))] };
+        fill(&mut SqliteTotals::open(&files.totals()).unwrap(), &terms);
+        lock(&given.known).failed = None;
+        assert_eq!(given.terms(2, "acme").await.as_deref(), Some(&terms));
+        assert_eq!(given.terms(2, "other").await, None);
+        assert_eq!(given.plans().iter().map(|plan| plan.name.as_str()).collect::<Vec<_>>(), ["team"]);
+
+        lock(&given.known).failed = Some(Instant::now());
+        lock(&given.known).young.get_mut("acme").unwrap().read -= BELIEVED;
+        assert_eq!(given.terms(2, "acme").await.as_deref(), Some(&terms), "the last that is known");
+    }
+
+    #[test]
+    fn tenants_are_forgotten_by_the_generation() {
+        let mut known = Known::default();
+        for tenant in 0..GENERATION * 2 + 1 {
+            known.put(format!("{tenant}"), Seen { read: Instant::now(), terms: None });
+        }
+        assert!(known.of("0").is_none() && known.of(&format!("{GENERATION}")).is_some());
+        assert!(known.young.len() + known.old.len() <= 2 * GENERATION);
+    }
 }

@@ -5,8 +5,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/envoy.rs"]
+mod envoy;
 mod kill;
 mod quota;
+mod quota_envoy;
 mod support;
 mod tamper;
 #[path = "../common/tampers.rs"]
