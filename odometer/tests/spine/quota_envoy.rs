@@ -63,7 +63,7 @@ impl Site {
         loop {
             let answer = self.envoy.client.post(&url).json(&body).send().await.unwrap();
             let answer: Value = answer.json().await.unwrap();
-            if answer["limits"][0]["limit"] == limit.to_string() {
+            if answer["limits"][0]["limit"] == json!(limit.to_string()) {
                 return;
             }
             assert!(Instant::now() < deadline, "{answer}");
