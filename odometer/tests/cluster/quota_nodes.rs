@@ -105,7 +105,8 @@ async fn compare(asker: &Arc<Asker>) {
     let mut left: Vec<usize> = (0..TENANTS).collect();
     let mut differences = BTreeMap::new();
     while !left.is_empty() {
-        assert!(Instant::now() < deadline, "{} tenants differ: {differences:#?}", left.len());
+        let some: Vec<_> = differences.iter().take(5).collect();
+        assert!(Instant::now() < deadline, "{} tenants differ, such as: {some:#?}", left.len());
         differences.clear();
         let mut asked = JoinSet::new();
         let mut looked = Vec::new();
