@@ -410,7 +410,7 @@ fn encoded<T: Encode>(value: &T) -> Vec<u8> {
     bincode::encode_to_vec(value, bincode::config::standard()).expect("writing to memory cannot fail")
 }
 
-fn decoded<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
+pub(super) fn decoded<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
     let (value, used) = bincode::decode_from_slice(bytes, bincode::config::standard()).ok()?;
     (used == bytes.len()).then_some(value)
 }

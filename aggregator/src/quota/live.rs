@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use odometer_schemas::definitions::Definitions;
-use odometer_schemas::quota::{Item, Kind, Limit, Plan, QuotaError, Scope, TenantTerms, WhenDegraded, Who};
+use odometer_schemas::quota::{Item, Kind, Plan, QuotaError, Scope, TenantTerms, Who};
 use odometer_schemas::time::{Interval, TimeMs};
 
 use super::account::{Account, Counter, Gate, OwnKey, Standing};
@@ -49,13 +49,15 @@ pub(super) struct Shared {
     cells: LiveCells,
     accounts: Map<Arc<str>, Arc<Account>>,
     shortcuts: Shortcuts,
-    catalogue: ArcSwap<Catalogue>,
+    pub(super) catalogue: ArcSwap<Catalogue>,
     /// That of `catalogue`, where a decision finds it without loading that.
     version: AtomicU64,
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
     pub(super) holds: Map<Box<str>, Arc<Hold>>,
     /// By the step in which their time may be over, in lists of [`LIST_MAX`].
     expiries: Mutex<Expiries>,
+    /// Reservations that nobody ended in time.
+    expired: AtomicU64,
 }
 
 /// One thing that a decision asks, and of what.
@@ -78,34 +80,9 @@ impl LiveQuota {
             anchors: RwLock::default(),
             holds: Map::default(),
             expiries: Mutex::default(),
+            expired: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// A quota that stands in where nobody knows the counters: a tenth of every limit,
-    /// without grace, of plans that are open then, and nothing of the others.
-    #[must_use]
-    pub fn stand_in(definitions: &Definitions) -> Self {
-        let stand_in = Self::new(LiveCells::default());
-        stand_in.set_meters(Some(definitions));
-        stand_in
-    }
-
-    /// What a stand-in decides by.
-    pub fn stand_in_for(&self, plans: &[Plan]) {
-        let tenth = |limit: &Limit| {
-            let open = limit.limit.map(|limit| limit / 10 + i64::from(limit % 10 > 0));
-            let limit_now = match limit.when_degraded {
-                WhenDegraded::OpenWithCap => open,
-                WhenDegraded::Closed => Some(0),
-            };
-            Limit { limit: limit_now, grace_percent: Some(0), ..limit.clone() }
-        };
-        let capped = |plan: &Plan| Plan { limits: plan.limits.iter().map(tenth).collect(), ..plan.clone() };
-        let capped: BTreeMap<String, Plan> = plans.iter().map(|plan| (plan.name.clone(), capped(plan))).collect();
-        if *self.shared.catalogue.load().plans() != capped {
-            self.set_plans(&capped);
-        }
     }
 
     /// All plans in force, by name.
@@ -126,6 +103,19 @@ impl LiveQuota {
         self.shared.hold(tenant, id).is_some_and(|hold| hold.lock().is_booked)
     }
 
+    /// Reservations that are held or remembered.
+    #[must_use]
+    pub fn reservations(&self) -> usize {
+        self.shared.holds.len()
+    }
+
+    /// Reservations whose time was over before they were committed or released, since
+    /// these counters are shown.
+    #[must_use]
+    pub fn expired(&self) -> u64 {
+        self.shared.expired.load(Ordering::Relaxed)
+    }
+
     /// Frees what reservations held whose time is over, of at most `most` that are
     /// looked at; whether there are more. Never keeps a decision waiting, and makes room
     /// for what makes decisions short: to be called a few times a second.
@@ -133,7 +123,12 @@ impl LiveQuota {
         self.shared.shortcuts.tend(self.shared.accounts.len(), now);
         for _ in 0..most {
             let Some(hold) = self.shared.next_due(now.0) else { return false };
-            match hold.expire(now.0) {
+            let was_open = hold.lock().is_open();
+            let next = hold.expire(now.0);
+            if was_open && !hold.lock().is_open() {
+                self.shared.expired.fetch_add(1, Ordering::Relaxed);
+            }
+            match next {
                 Next::Look { at_ms } => self.shared.watch(hold, at_ms),
                 Next::Remember => {}
                 Next::Forget => {

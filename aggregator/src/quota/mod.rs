@@ -8,7 +8,7 @@
 //! the record finds it there and changes nothing.
 //!
 //! Reading path: `word` → `several` → `ledger` (one reservation) → `hold` (it
-//! and its words) → `decide` → `book`.
+//! and its words) → `decide` → `book` → `stand_in`.
 
 mod account;
 mod alarm;
@@ -20,11 +20,13 @@ mod ledger;
 mod live;
 mod several;
 mod shortcuts;
+mod stand_in;
 mod sync;
 mod word;
 
 pub use decide::Outcome;
 pub use live::LiveQuota;
+pub use stand_in::Given;
 pub use word::{Full, Word};
 
 pub(crate) use alarm::{Entry, Watch};

@@ -24,12 +24,12 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use self::pace::Pace;
-use self::probe::Probe;
+use self::probe::{Eye, Probe};
 use self::site::{Plan, Site};
 use crate::report::{self, CpuTimes, round};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
-enum Footing {
+pub(crate) enum Footing {
     /// Log and books are SQLite files of one directory.
     #[default]
     Embedded,
@@ -116,9 +116,41 @@ pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Where probes look; a command of its own sets it.
+    #[arg(skip)]
+    eye: Eye,
 }
 
 impl Args {
+    /// How soon quota decides on usage that comes at `rate` records a second: over HTTP
+    /// from a node, embedded or on a cluster.
+    pub(crate) fn of_decisions((footing, odometer): (Footing, Option<PathBuf>), rate: u64, records: u64) -> Self {
+        let is_embedded = footing == Footing::Embedded;
+        Self {
+            footing,
+            via: if is_embedded { Via::EmitterHttp } else { Via::Emitter },
+            records,
+            tenants: TENANTS_DEFAULT,
+            spread: SpreadArg::default(),
+            ids: None,
+            // `odometer dev` always keeps it.
+            without_raw: !is_embedded,
+            prefill: false,
+            rate: Some(rate),
+            senders: None,
+            batch: 1,
+            odometer,
+            dir: None,
+            json: false,
+            eye: Eye::Decision,
+        }
+    }
+
+    /// The same with its figures as JSON, or not.
+    pub(crate) fn printed(self, json: bool) -> Self {
+        Self { json, ..self }
+    }
+
     fn plan(&self) -> Plan {
         Plan {
             footing: self.footing,
@@ -154,7 +186,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let bodies = (args.via == Via::Http).then(|| http::Bodies::make(&load, args.batch));
     let books = site.books(directory.path());
-    let probe = if args.prefill { None } else { Some(Probe::start(site.access())?) };
+    let probe = if args.prefill { None } else { Some(Probe::start(site.access(), args.eye)?) };
 
     let mut cpu_before = CpuTimes::now(site.pid());
     let mut started = Instant::now();

@@ -1,6 +1,6 @@
 //! How soon acknowledged usage shows: a tenant of its own gets one record at a time,
-//! and live usage is asked until it has it. Runs on its own thread, so that the load
-//! does not hold it up more than it would a stranger.
+//! and live usage or quota is asked until it has it. Runs on its own thread, so that the
+//! load does not hold it up more than it would a stranger.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,22 +34,51 @@ pub(crate) struct Probe {
     thread: JoinHandle<anyhow::Result<Seen>>,
 }
 
+/// Where it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Eye {
+    /// At the tenant's live usage.
+    #[default]
+    Usage,
+    /// At what a check of its quota stands on.
+    Decision,
+}
+
+impl Eye {
+    fn figure(self) -> &'static str {
+        match self {
+            Self::Usage => "visible_ms",
+            Self::Decision => "decided_ms",
+        }
+    }
+
+    /// Records of the probes' tenant that show.
+    async fn records(self, access: &Access) -> anyhow::Result<u64> {
+        match self {
+            Self::Usage => access.live_records(TENANT).await,
+            // Each of quantity one.
+            Self::Decision => access.decided_on(TENANT, METER).await,
+        }
+    }
+}
+
 /// What a probe has seen.
 pub(crate) struct Seen {
+    eye: Eye,
     records: u64,
     /// From emitting a record to its acknowledgement.
     acknowledged_us: Histogram<u64>,
-    /// From its acknowledgement until live usage has it.
+    /// From its acknowledgement until it shows.
     visible_us: Histogram<u64>,
 }
 
 impl Probe {
-    pub(crate) fn start(access: Access) -> anyhow::Result<Self> {
+    pub(crate) fn start(access: Access, eye: Eye) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("probe".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(probe(access, &stopped))
+            runtime.block_on(probe(access, eye, &stopped))
         })?;
         Ok(Self { stop, thread })
     }
@@ -62,16 +91,16 @@ impl Probe {
     }
 }
 
-async fn probe(access: Access, stop: &AtomicBool) -> anyhow::Result<Seen> {
+async fn probe(access: Access, eye: Eye, stop: &AtomicBool) -> anyhow::Result<Seen> {
     let emitter = Emitter::start(access.appender().await?, EmitterOptions::default())?;
-    let mut seen = Seen { records: 0, acknowledged_us: Histogram::new(3)?, visible_us: Histogram::new(3)? };
+    let mut seen = Seen { eye, records: 0, acknowledged_us: Histogram::new(3)?, visible_us: Histogram::new(3)? };
     while !stop.load(Ordering::Relaxed) {
         let emitted = Instant::now();
         emitter.emit(record()).await?.wait().await?;
         seen.acknowledged_us.record(micros(emitted.elapsed()))?;
         seen.records += 1;
         let acknowledged = Instant::now();
-        while access.live_records(TENANT).await? < seen.records {
+        while eye.records(&access).await? < seen.records {
             ensure!(acknowledged.elapsed() < PATIENCE, "an acknowledged record did not show within {PATIENCE:?}");
             // Finer than the runtime's timer; nothing else runs on this thread.
             std::thread::sleep(POLL);
@@ -108,7 +137,7 @@ impl Seen {
         [
             ("probes", self.records.into()),
             ("probe_acknowledged_ms", percentiles_ms(&self.acknowledged_us)),
-            ("visible_ms", percentiles_ms(&self.visible_us)),
+            (self.eye.figure(), percentiles_ms(&self.visible_us)),
         ]
     }
 }

@@ -89,6 +89,17 @@ struct LiveMeter {
     records: u64,
 }
 
+/// `POST /v1/quota/check`, as far as it matters here.
+#[derive(Deserialize)]
+struct Decided {
+    limits: Vec<DecidedLimit>,
+}
+
+#[derive(Deserialize)]
+struct DecidedLimit {
+    used: String,
+}
+
 impl Plan {
     fn binary(&self) -> anyhow::Result<PathBuf> {
         match &self.odometer {
@@ -304,5 +315,15 @@ impl Access {
                 Ok(answer.usage.iter().map(|meter| meter.records).sum())
             }
         }
+    }
+
+    /// What a check of `tenant` finds used of a meter, in base units; over HTTP only.
+    pub(crate) async fn decided_on(&self, tenant: &str, meter: &str) -> anyhow::Result<u64> {
+        let Self::Http { url, client, .. } = self else { bail!("nobody is asked for decisions in this process") };
+        let body = serde_json::json!({"tenant": tenant, "items": [{"meter": meter, "amount": 0}]});
+        let response = client.post(format!("{url}/v1/quota/check")).json(&body).send().await?;
+        let decided: Decided = response.error_for_status()?.json().await?;
+        let [limit] = decided.limits.as_slice() else { bail!("a check of {meter} looked at other limits") };
+        limit.used.parse().context("what is used is a whole number")
     }
 }

@@ -1,6 +1,6 @@
-//! Quota in this process, beside other libraries in the same harness: how exactly many
+//! Quota: in this process, beside other libraries in the same harness, how exactly many
 //! threads are admitted at a limit, what one check costs, and what it costs while holds
-//! end. No network is in it.
+//! end; on a node, how soon it decides on what was used.
 
 use clap::{Parser, Subcommand};
 use odometer_aggregator::{LiveQuota, LiveState, Options, Processor};
@@ -15,6 +15,7 @@ use odometer_schemas::time::TimeMs;
 mod admission;
 mod check;
 mod expiry;
+mod freshness;
 
 /// 2026-01-15T00:00:00Z: any time will do, as long as every run has the same.
 const NOW: TimeMs = TimeMs(1_768_435_200_000);
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Args),
     /// What checks cost while a million reservations end.
     Expiry(expiry::Args),
+    /// From the acknowledgement of usage until a node decides on it, under load.
+    Freshness(freshness::Args),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -44,6 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Command::Admission(args) => admission::run(args),
         Command::Check(args) => check::run(args),
         Command::Expiry(args) => expiry::run(args),
+        Command::Freshness(args) => freshness::run(args),
     }
 }
 

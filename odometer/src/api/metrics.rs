@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::Api;
 use super::watch::Seen;
 use crate::node::progress::{PartitionProgress, StageName, Standing};
+use crate::quota::tallies;
 
 /// The media type of the text format that the recorder writes.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -81,6 +82,7 @@ pub(crate) async fn render(State(api): State<Api>) -> impl IntoResponse {
     counter!("odometer_rebalances_total").absolute(api.progress.rebalances.load(Relaxed));
     of_log(&seen);
     of_gateway(api.gateway.counters());
+    tallies::show(api.quota.as_ref());
     of_bridge(&api.bridge.as_ref().and_then(|bridge| bridge.health()).unwrap_or_default());
     gauge!("odometer_live_tenants").set(number(api.cells.tenants() as u64));
     gauge!("odometer_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -184,10 +186,10 @@ fn seconds(ms: i64) -> f64 {
 }
 
 fn describe() {
-    for (name, what) in COUNTERS {
+    for (name, what) in COUNTERS.into_iter().chain(tallies::COUNTERS) {
         describe_counter!(name, what);
     }
-    for (name, what) in GAUGES {
+    for (name, what) in GAUGES.into_iter().chain(tallies::GAUGES) {
         describe_gauge!(name, what);
     }
     describe_histogram!("odometer_book_commit_seconds", "Time to bring one batch into a book, retries included");
@@ -248,6 +250,7 @@ const GAUGES: [(&str, &str); 21] = [
 #[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let histograms = ["odometer_book_commit_seconds", "odometer_http_request_seconds", "odometer_recovery_seconds"];
-    let described = COUNTERS.iter().chain(&GAUGES).map(|(name, _)| *name);
+    let of_quota = tallies::COUNTERS.iter().chain(&tallies::GAUGES);
+    let described = COUNTERS.iter().chain(&GAUGES).chain(of_quota).map(|(name, _)| *name);
     described.chain(histograms).collect::<std::collections::BTreeSet<_>>().into_iter()
 }

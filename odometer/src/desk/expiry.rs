@@ -2,7 +2,7 @@
 //! partition, a little at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,17 +17,24 @@ const AT_ONCE: usize = 512;
 
 pub(super) struct Expiry {
     stopping: Arc<AtomicBool>,
+    expired: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Expiry {
     pub(super) fn start(cells: Cells, partitions: u32) -> std::io::Result<Self> {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&stopping);
+        let (stopping, expired) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, count) = (Arc::clone(&stopping), Arc::clone(&expired));
         let run = move || {
             while !stop.load(Ordering::Acquire) {
                 for partition in 0..partitions {
-                    while cells.quota(partition).is_some_and(|quota| quota.expire(now(), AT_ONCE)) {
+                    while let Some(quota) = cells.quota(partition) {
+                        let before = quota.expired();
+                        let has_more = quota.expire(now(), AT_ONCE);
+                        count.fetch_add(quota.expired() - before, Ordering::Relaxed);
+                        if !has_more {
+                            break;
+                        }
                         std::thread::yield_now();
                     }
                 }
@@ -35,7 +42,12 @@ impl Expiry {
             }
         };
         let thread = std::thread::Builder::new().name("expiry".into()).spawn(run)?;
-        Ok(Self { stopping, thread: Some(thread) })
+        Ok(Self { stopping, expired, thread: Some(thread) })
+    }
+
+    /// Reservations whose time was over, of all partitions that this node had.
+    pub(super) fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
     }
 }
 

@@ -3,27 +3,29 @@
 //! knows the counters, each limit's policy decides.
 //!
 //! Reading path: [`Desk::decide`] → [`scribe`] (into the log) → [`owners`] (another
-//! node) → [`expiry`] (what ends by itself).
+//! node) → [`given`] (nobody) → [`expiry`] (what ends by itself) → [`terms`] (what
+//! tenants are entitled to).
 
 mod expiry;
+mod given;
 pub(crate) mod owners;
 mod requests;
 mod scribe;
+mod terms;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use odometer_aggregator::LiveQuota;
 use odometer_aggregator::quota::Outcome;
 use odometer_ingest::log::{AppendError, Appended, LogAppender};
-use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
-use odometer_schemas::envelope::{Origin, encode_control};
 use odometer_schemas::quota::{Answer, Decision, Plan, QuotaError, TenantTerms};
 use odometer_schemas::time::TimeMs;
 
 use self::expiry::Expiry;
+use self::given::Given;
 use self::owners::{Owners, Reply};
 use self::requests::{ask, is_durable, is_strict, reservation_of, tenant_of};
 use self::scribe::{Scribe, Written};
@@ -32,8 +34,9 @@ use crate::node::Node;
 use crate::node::cells::Cells;
 use crate::node::progress::{Progress, Standing, now};
 use crate::quota::service::{BoxFuture, QuotaRequest, QuotaService};
+use crate::quota::tallies::Work;
 
-/// The door for other nodes' questions; no door for people.
+/// The doors for other nodes' questions; no doors for people.
 pub(crate) fn router(desk: Arc<Desk>) -> axum::Router {
     use axum::body::Bytes;
     use axum::extract::State;
@@ -43,7 +46,11 @@ pub(crate) fn router(desk: Arc<Desk>) -> axum::Router {
         let request = owners::decode::<QuotaRequest>(&body).ok_or(StatusCode::BAD_REQUEST)?;
         Ok::<_, StatusCode>(owners::encode(&Reply::from(desk.decide_for_another(request).await)))
     };
-    axum::Router::new().route(owners::ROUTE, post(forwarded)).with_state(desk)
+    let terms = async |State(desk): State<Arc<Desk>>, tenant: String| {
+        desk.told_here(&tenant).map(|told| owners::encode(&told)).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+    };
+    let router = axum::Router::new().route(owners::ROUTE, post(forwarded)).route(owners::TERMS_ROUTE, post(terms));
+    router.with_state(desk)
 }
 
 /// Locks that keep decisions about one reservation in order: far more than cores, so
@@ -60,15 +67,18 @@ pub(crate) struct Desk {
     log: Arc<dyn LogAppender>,
     scribe: Scribe,
     owners: Owners,
-    /// Decides while nobody knows the counters: the same plans, a tenth of their
-    /// limits, nothing of what was used.
+    /// What tenants were given whose owner does not answer.
+    given: Given,
+    /// Decides while nobody knows the counters: the same plans and terms, a tenth of
+    /// their limits, nothing of what was used.
     stand_in: LiveQuota,
     plans: Vec<Plan>,
     /// Held from a decision about a reservation until it is on its way to the log; by
     /// the reservation's id.
     turns: [Mutex<()>; TURNS],
-    /// Ends with the desk.
-    _expiry: Expiry,
+    /// Questions of other nodes that were decided here.
+    decided_for_nodes: AtomicU64,
+    expiry: Expiry,
 }
 
 /// Where a question is answered.
@@ -90,11 +100,13 @@ impl Desk {
             cells: node.cells.clone(),
             progress: Arc::clone(&node.progress),
             scribe: Scribe::start(&log),
-            owners: Owners::new(books, node.footing.owner().into())?,
+            owners: Owners::new(Arc::clone(&books), node.footing.owner().into())?,
+            given: Given::start(books),
             stand_in: LiveQuota::stand_in(definitions),
             plans,
             turns: [const { Mutex::new(()) }; TURNS],
-            _expiry: Expiry::start(node.cells.clone(), log.partitions())?,
+            decided_for_nodes: AtomicU64::new(0),
+            expiry: Expiry::start(node.cells.clone(), log.partitions())?,
             log,
         })
     }
@@ -108,7 +120,10 @@ impl Desk {
     pub(crate) async fn decide_for_another(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
         let partition = self.cells.partition_of(tenant_of(&request));
         match self.here(partition) {
-            Some((quota, epoch)) => self.decide_here(partition, (&quota, epoch), &request).await,
+            Some((quota, epoch)) => {
+                self.decided_for_nodes.fetch_add(1, Ordering::Relaxed);
+                self.decide_here(partition, (&quota, epoch), &request).await
+            }
             None => Err(QuotaError::Unavailable { why: format!("partition {partition} is not owned here any more") }),
         }
     }
@@ -134,18 +149,21 @@ impl Desk {
         match self.seat(partition).await {
             Seat::Here { quota, epoch } => self.decide_here(partition, (&quota, epoch), &request).await,
             Seat::Elsewhere(url) => match self.owners.ask(&url, &request).await {
-                Err(QuotaError::Unavailable { why }) => self.decide_blind(&request, &why),
+                Err(QuotaError::Unavailable { why }) => self.decide_blind(&request, &why).await,
                 answer => answer,
             },
-            Seat::Nowhere => self.decide_blind(&request, "nobody owns the tenant's partition at the moment"),
+            Seat::Nowhere => self.decide_blind(&request, "nobody owns the tenant's partition at the moment").await,
         }
     }
 
     /// Decides without the counters.
-    fn decide_blind(&self, request: &QuotaRequest, why: &str) -> Result<Answer, QuotaError> {
+    async fn decide_blind(&self, request: &QuotaRequest, why: &str) -> Result<Answer, QuotaError> {
+        let tenant = tenant_of(request);
+        let terms = self.given.terms(self.cells.partition_of(tenant), tenant).await.unwrap_or_default();
         let now = now();
         self.stand_in.expire(now, 64);
         self.stand_in.stand_in_for(&self.known_plans());
+        self.stand_in.stand_in_terms(tenant, &terms)?;
         let outcome = match ask(&self.stand_in, request, now) {
             // It was made where the counters are known.
             Err(QuotaError::Unknown { .. }) => return Err(QuotaError::Unavailable { why: why.to_owned() }),
@@ -225,17 +243,6 @@ impl Desk {
         }
         Err(unavailable("the tenant's partition moved to another node meanwhile"))
     }
-
-    /// Appends a control record and waits until the log has it.
-    async fn tell(&self, partition: u32, control: &Control) -> Result<(), QuotaError> {
-        let written = self.log.append(partition, encode_control(control, Origin::default())).wait().await;
-        written.map(drop).map_err(|error| QuotaError::Unavailable { why: format!("the log: {error}") })
-    }
-
-    fn known_plans(&self) -> Vec<Plan> {
-        let of_log = (0..self.log.partitions()).find_map(|partition| self.cells.quota(partition));
-        of_log.map_or_else(|| self.plans.clone(), |quota| quota.plans())
-    }
 }
 
 fn answer(outcome: Outcome, request: &QuotaRequest, (now, lag_ms): (TimeMs, i64)) -> Answer {
@@ -275,16 +282,7 @@ impl QuotaService for Desk {
     }
 
     fn put_plan(&self, plan: Plan) -> BoxFuture<'_, Result<(), QuotaError>> {
-        Box::pin(async move {
-            use odometer_schemas::quota::PlanOrigin;
-            // Which plan is the default is configured, not put.
-            let is_default = self.known_plans().iter().any(|known| known.name == plan.name && known.is_default);
-            let control = Control::Plan { plan: Plan { is_default, ..plan }, origin: PlanOrigin::Api };
-            for partition in 0..self.log.partitions() {
-                self.tell(partition, &control).await?;
-            }
-            Ok(())
-        })
+        Box::pin(self.write_plan(plan))
     }
 
     fn put_tenant(
@@ -293,27 +291,26 @@ impl QuotaService for Desk {
         terms: TenantTerms,
         anchor: Option<Option<TimeMs>>,
     ) -> BoxFuture<'_, Result<(), QuotaError>> {
-        Box::pin(async move {
-            let plan = terms.plan.as_ref();
-            if let Some(plan) = plan.filter(|plan| !self.known_plans().iter().any(|known| known.name == **plan)) {
-                let problem = format!("names `{plan}`, which is no plan; put it first, or choose one of GET /v1/plans");
-                return Err(QuotaError::Invalid { field: "plan", problem });
-            }
-            let partition = self.cells.partition_of(&tenant);
-            if let Some(anchor) = anchor {
-                let anchor_ms = anchor.map(|anchor| anchor.0);
-                self.tell(partition, &Control::Anchor { tenant: tenant.clone(), anchor_ms }).await?;
-            }
-            self.tell(partition, &Control::Terms { tenant, terms }).await
-        })
+        Box::pin(self.write_terms(tenant, terms, anchor))
     }
 
-    fn plans(&self) -> Vec<Plan> {
-        self.known_plans()
+    fn work(&self) -> Work {
+        let quotas = (0..self.log.partitions()).filter_map(|partition| self.cells.quota(partition));
+        Work {
+            forwarded: self.owners.asked.load(Ordering::Relaxed),
+            forwards_failed: self.owners.astray.load(Ordering::Relaxed),
+            decided_for_nodes: self.decided_for_nodes.load(Ordering::Relaxed),
+            expired: self.expiry.expired(),
+            reservations: quotas.map(|quota| quota.reservations() as u64).sum(),
+            queued: self.scribe.queued() as u64,
+        }
     }
 
-    fn tenant(&self, tenant: &str) -> Option<TenantTerms> {
-        let quota = self.cells.quota(self.cells.partition_of(tenant))?;
-        quota.terms(tenant).map(Arc::unwrap_or_clone)
+    fn plans(&self) -> BoxFuture<'_, Vec<Plan>> {
+        Box::pin(self.plans_anywhere())
+    }
+
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>> {
+        Box::pin(async move { self.terms_anywhere(&tenant).await })
     }
 }

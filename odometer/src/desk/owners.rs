@@ -1,11 +1,12 @@
 //! Which node answers for a partition, as the totals book says, and the way there: a
 //! question goes over once, to be decided or refused.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use odometer_schemas::quota::{Answer, QuotaError};
+use odometer_schemas::quota::{Answer, Plan, QuotaError, TenantTerms};
 
 use crate::api::books::Books;
 use crate::quota::service::QuotaRequest;
@@ -18,12 +19,18 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 
 /// The route that takes questions of other nodes.
 pub(crate) const ROUTE: &str = "/v1/quota/forward";
+/// The route where other nodes ask what a tenant, whose name is the body, was given.
+pub(crate) const TERMS_ROUTE: &str = "/v1/quota/forward/terms";
 
 pub(super) struct Owners {
     books: Arc<Books>,
     own_url: Arc<str>,
     client: reqwest::Client,
     known: RwLock<Known>,
+    /// Decisions that owners were asked for.
+    pub(super) asked: AtomicU64,
+    /// Those of them that did not come.
+    pub(super) astray: AtomicU64,
 }
 
 #[derive(Default)]
@@ -36,7 +43,8 @@ struct Known {
 impl Owners {
     pub(super) fn new(books: Arc<Books>, own_url: Arc<str>) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().context("no HTTP client can be made")?;
-        Ok(Self { books, own_url, client, known: RwLock::default() })
+        let (asked, astray) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { books, own_url, client, known: RwLock::default(), asked, astray })
     }
 
     /// Where another node answers for `partition`.
@@ -61,19 +69,39 @@ impl Owners {
         Some(url.filter(|url| !url.is_empty() && **url != *self.own_url))
     }
 
-    /// Asks the owner.
+    /// Asks the owner for a decision.
     pub(super) async fn ask(&self, url: &str, request: &QuotaRequest) -> Result<Answer, QuotaError> {
+        self.asked.fetch_add(1, Relaxed);
+        let reply = self.post::<Reply>(format!("{url}{ROUTE}"), encode(request)).await;
+        if reply.is_err() {
+            self.astray.fetch_add(1, Relaxed);
+        }
+        reply?.into_result()
+    }
+
+    /// Asks an owner what a tenant of its own was given, and for all plans.
+    pub(super) async fn told(&self, url: &str, tenant: &str) -> Result<Told, QuotaError> {
+        self.post(format!("{url}{TERMS_ROUTE}"), tenant.as_bytes().to_vec()).await
+    }
+
+    async fn post<T: bincode::Decode<()>>(&self, url: String, body: Vec<u8>) -> Result<T, QuotaError> {
         let astray = |why: String| QuotaError::Unavailable { why };
-        let body = encode(request);
-        let sent = self.client.post(format!("{url}{ROUTE}")).body(body).send().await;
+        let sent = self.client.post(&url).body(body).send().await;
         let answer = sent.map_err(|error| astray(format!("the owner at {url} does not answer: {error}")))?;
         if !answer.status().is_success() {
             return Err(astray(format!("the owner at {url} answers {}", answer.status())));
         }
         let bytes = answer.bytes().await.map_err(|error| astray(format!("the owner's answer broke off: {error}")))?;
-        let unreadable = || Err(astray(format!("the answer of {url} cannot be read; is it another build?")));
-        decode::<Reply>(&bytes).map_or_else(unreadable, Reply::into_result)
+        decode(&bytes).ok_or_else(|| astray(format!("the answer of {url} cannot be read; is it another build?")))
     }
+}
+
+/// What an owner says of a tenant.
+#[derive(bincode::Encode, bincode::Decode)]
+pub(crate) struct Told {
+    pub(crate) plans: Vec<Plan>,
+    /// None: nothing.
+    pub(crate) terms: Option<TenantTerms>,
 }
 
 /// What one node answers another.

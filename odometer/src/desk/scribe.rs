@@ -69,6 +69,11 @@ impl Scribe {
         queue.try_reserve().map(Place).map_err(full)
     }
 
+    /// Operations that wait in all queues.
+    pub(super) fn queued(&self) -> usize {
+        self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
+    }
+
     /// Writes what waits, and ends.
     pub(super) async fn finish(mut self) {
         self.queues.clear();

@@ -192,13 +192,13 @@ struct TenantAnswer<'a> {
 }
 
 async fn plans(State(quota): State<Quota>) -> Reply {
-    let plans = quota.service.plans();
+    let plans = quota.service.plans().await;
     Reply::good(&plans.iter().map(PlanAnswer::from).collect::<Vec<_>>())
 }
 
 async fn plan(State(quota): State<Quota>, name: Named) -> Result<Reply, Problem> {
     let name = named("plan", name)?;
-    let plans = quota.service.plans();
+    let plans = quota.service.plans().await;
     let plan = plans.iter().find(|plan| plan.name == name).ok_or_else(|| unknown_plan(ProblemKind::Unknown, &name))?;
     Ok(Reply::good(&PlanAnswer::from(plan)))
 }
@@ -212,7 +212,7 @@ async fn put_plan(State(quota): State<Quota>, name: Named, headers: HeaderMap, b
     }
     let plan = Plan { name, limits: resolve("limits", limits, &quota)?, is_default: false };
     plan.validate().map_err(|error| bad_terms("limits", &error))?;
-    let plans = quota.service.plans();
+    let plans = quota.service.plans().await;
     if plans.len() >= PLANS_MAX && !plans.iter().any(|known| known.name == plan.name) {
         let detail = format!("there are {PLANS_MAX} plans, and no more are allowed");
         return Err(
@@ -226,7 +226,7 @@ async fn put_plan(State(quota): State<Quota>, name: Named, headers: HeaderMap, b
 async fn tenant(State(quota): State<Quota>, tenant: Named) -> Result<Reply, Problem> {
     let tenant = named("tenant", tenant)?;
     validate::tenant(&tenant)?;
-    let terms = quota.service.tenant(&tenant).unwrap_or_default();
+    let terms = quota.service.tenant(tenant.clone()).await.unwrap_or_default();
     Ok(tenant_reply(&quota, &tenant, &terms))
 }
 
@@ -246,7 +246,9 @@ async fn put_tenant(
     let tenant = named("tenant", tenant)?;
     validate::tenant(&tenant)?;
     let TenantBody { plan, anchor, overrides } = parse_owned(&json_of(&headers, body)?)?;
-    if let Some(plan) = plan.as_ref().filter(|plan| !quota.service.plans().iter().any(|known| known.name == **plan)) {
+    if let Some(plan) = &plan
+        && !quota.service.plans().await.iter().any(|known| known.name == *plan)
+    {
         return Err(unknown_plan(ProblemKind::BadField, plan));
     }
     let terms = TenantTerms { plan, overrides: resolve("overrides", overrides, &quota)? };

@@ -4,7 +4,7 @@
 //!
 //! Reading path: [`service`] (the seam) → [`body`] and [`validate`] (what is asked) →
 //! [`reply`] (what is answered) → [`http`], [`lean`],
-//! [`grpc`] (over which protocol).
+//! [`grpc`] (over which protocol) → [`tallies`] (what came of it).
 
 mod body;
 pub(crate) mod grpc;
@@ -16,17 +16,20 @@ mod reply;
 pub(crate) mod service;
 #[cfg(test)]
 pub(crate) mod stub;
+pub(crate) mod tallies;
 pub(crate) mod terms;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use odometer_schemas::quota::{Answer, QuotaError};
 
 use self::meters::Meters;
 use self::service::{QuotaRequest, QuotaService};
+use self::tallies::{Surface, Tallies};
 use crate::config::Config;
 
 /// What every surface holds.
@@ -36,19 +39,31 @@ pub(crate) struct Quota {
     pub(crate) meters: Arc<Meters>,
     /// The plan of tenants that were given none.
     pub(crate) default_plan: Arc<str>,
+    tallies: Arc<Tallies>,
+    /// Where questions of this copy come in.
+    surface: Surface,
 }
 
 impl Quota {
     pub(crate) fn new(config: &Config, service: Arc<dyn QuotaService>) -> Self {
         let default_plan = config.quota.default_plan.as_str().into();
-        Self { service, meters: Arc::new(Meters::new(&config.meters)), default_plan }
+        let (meters, tallies) = (Arc::new(Meters::new(&config.meters)), Arc::<Tallies>::default());
+        Self { service, meters, default_plan, tallies, surface: Surface::Http }
+    }
+
+    /// The same for another surface, which is counted on its own.
+    pub(crate) fn at(self, surface: Surface) -> Self {
+        Self { surface, ..self }
     }
 
     /// Decides at once where that is possible.
     pub(crate) async fn decide(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
-        match self.service.decide_now(&request) {
+        let started = Instant::now();
+        let decided = match self.service.decide_now(&request) {
             Some(decided) => decided,
             None => self.service.decide(request).await,
-        }
+        };
+        self.tallies.count(self.surface, &decided, started.elapsed());
+        decided
     }
 }

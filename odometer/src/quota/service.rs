@@ -8,6 +8,8 @@ use std::pin::Pin;
 use odometer_schemas::quota::{Answer, Check, Commit, Extend, Plan, QuotaError, Release, Reserve, TenantTerms};
 use odometer_schemas::time::TimeMs;
 
+use super::tallies::Work;
+
 /// An answer that may be waited for.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -44,8 +46,11 @@ pub(crate) trait QuotaService: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), QuotaError>>;
 
     /// Every plan, ascending by name.
-    fn plans(&self) -> Vec<Plan>;
+    fn plans(&self) -> BoxFuture<'_, Vec<Plan>>;
+
+    /// What it does besides, now.
+    fn work(&self) -> Work;
 
     /// What a tenant was given; `None` for one that has the default plan.
-    fn tenant(&self, tenant: &str) -> Option<TenantTerms>;
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>>;
 }

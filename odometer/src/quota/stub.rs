@@ -10,6 +10,7 @@ use odometer_schemas::quota::{
 use odometer_schemas::time::TimeMs;
 
 use super::service::{BoxFuture, QuotaRequest, QuotaService};
+use super::tallies::Work;
 
 /// 2026-11-21T12:00:00Z and the end of its month.
 pub(crate) const NOW: TimeMs = TimeMs(1_795_262_400_000);
@@ -210,11 +211,15 @@ impl QuotaService for Stub {
         })
     }
 
-    fn plans(&self) -> Vec<Plan> {
-        self.lock().plans.values().cloned().collect()
+    fn work(&self) -> Work {
+        Work::default()
     }
 
-    fn tenant(&self, tenant: &str) -> Option<TenantTerms> {
-        self.lock().tenants.get(tenant).cloned()
+    fn plans(&self) -> BoxFuture<'_, Vec<Plan>> {
+        Box::pin(async { self.lock().plans.values().cloned().collect() })
+    }
+
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>> {
+        Box::pin(async move { self.lock().tenants.get(&tenant).cloned() })
     }
 }

@@ -21,6 +21,7 @@ mod odd;
 mod parity;
 mod producers;
 mod quota;
+mod quota_nodes;
 mod roles;
 mod rolling;
 mod support;

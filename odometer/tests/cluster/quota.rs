@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use crate::support::{Cluster, PATIENCE, Process, await_ready};
+use crate::support::{Cluster, PATIENCE, Process, await_ready, get, patiently};
 
 /// Agents at once, which is the whole of the plan.
 const AGENTS: usize = 1_000;
@@ -16,17 +16,31 @@ const AGENTS: usize = 1_000;
 const TTL_MS: u64 = 25_000;
 
 /// Asks nodes over HTTP, as callers do.
-struct Caller {
-    client: reqwest::Client,
-    runtime: Runtime,
+pub(crate) struct Caller {
+    pub(crate) client: reqwest::Client,
+    pub(crate) runtime: Runtime,
 }
 
 impl Caller {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let no_redirects = reqwest::redirect::Policy::none();
         let client = reqwest::Client::builder().redirect(no_redirects).timeout(Duration::from_secs(20));
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         Self { client: client.build().unwrap(), runtime }
+    }
+
+    /// A good answer's JSON.
+    fn get(&self, url: &str) -> Value {
+        let sent = async { self.client.get(url).send().await.unwrap().json::<Value>().await };
+        self.runtime.block_on(sent).unwrap()
+    }
+
+    fn check(&self, node: &Process, tenant: &str, agents: u64) -> (StatusCode, Value) {
+        let body = json!({"tenant": tenant, "items": [{"meter": "agents", "amount": agents}]});
+        self.runtime.block_on(async {
+            let answer = self.client.post(format!("{}/v1/quota/check", node.url)).json(&body).send().await.unwrap();
+            (answer.status(), answer.json().await.unwrap_or_default())
+        })
     }
 
     fn put(&self, url: &str, body: &Value) {
@@ -58,27 +72,29 @@ impl Caller {
         })
     }
 
+    /// The limit that a check of `tenant` at `node` stands on.
+    pub(crate) fn limit_of(&self, node: &Process, tenant: &str, meter: &str) -> Value {
+        let body = json!({"tenant": tenant, "items": [{"meter": meter, "amount": 1}]});
+        let asked = async {
+            let asked = self.client.post(format!("{}/v1/quota/check", node.url)).json(&body).send().await;
+            asked.unwrap().json::<Value>().await.unwrap()
+        };
+        self.runtime.block_on(asked)["limits"][0]["limit"].clone()
+    }
+
     /// Waits until what `node` answers stands on the plan.
     fn await_limit(&self, node: &Process) {
-        let body = json!({"tenant": "acme", "items": [{"meter": "agents", "amount": 1}]});
-        let limit = || {
-            let asked = async {
-                let asked = self.client.post(format!("{}/v1/quota/check", node.url)).json(&body).send().await;
-                asked.unwrap().json::<Value>().await.unwrap()
-            };
-            self.runtime.block_on(asked)["limits"][0]["limit"].clone()
-        };
         let deadline = Instant::now() + PATIENCE;
-        while limit() != json!(AGENTS.to_string()) {
+        while self.limit_of(node, "acme", "agents") != json!(AGENTS.to_string()) {
             assert!(Instant::now() < deadline, "the plan is not in force");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// The node that shows the tenant's counters itself.
-    fn owner(&self, nodes: &[Process]) -> Option<usize> {
+    /// The node that shows a tenant's counters itself.
+    fn owner(&self, nodes: &[Process], tenant: &str) -> Option<usize> {
         let shows = |node: &Process| {
-            let asked = async { self.client.get(format!("{}/v1/tenants/acme/usage", node.url)).send().await };
+            let asked = async { self.client.get(format!("{}/v1/tenants/{tenant}/usage", node.url)).send().await };
             self.runtime.block_on(asked).is_ok_and(|answer| answer.status() == StatusCode::OK)
         };
         nodes.iter().position(shows)
@@ -110,7 +126,7 @@ fn a_killed_owner_s_reservations_are_held_by_its_successor() {
     let (status, answer) = caller.reserve(&nodes[1], "one-more");
     assert_eq!((status, &answer["violated"][0]), (StatusCode::TOO_MANY_REQUESTS, &json!("free/agents/tenant")));
 
-    let owner = caller.owner(&nodes).expect("some node owns the tenant's partition");
+    let owner = caller.owner(&nodes, "acme").expect("some node owns the tenant's partition");
     nodes.remove(owner).kill();
     let killed = Instant::now();
     let (mut attempts, mut decided_after) = (0, None);
@@ -133,5 +149,61 @@ fn a_killed_owner_s_reservations_are_held_by_its_successor() {
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("free {:?} after the first was reserved, of a life of {TTL_MS} ms", filled.elapsed());
+    nodes.into_iter().for_each(Process::stop);
+}
+
+/// Tenants of node 0 that were given nothing yet, by what they are about to be given.
+fn tenants_of_first(caller: &Caller, nodes: &[Process]) -> [String; 3] {
+    ["enterprise", "closed", "nothing"].map(|kind| {
+        let named = (0..).map(|number| format!("{kind}-{number}"));
+        named.into_iter().find(|tenant| caller.owner(nodes, tenant) == Some(0)).unwrap()
+    })
+}
+
+#[test]
+fn tenants_have_their_own_terms_while_their_owner_is_dead() {
+    let cluster = Cluster::new(6);
+    let mut nodes: Vec<Process> = (0..2).map(|_| cluster.node()).collect();
+    nodes.iter().for_each(await_ready);
+    let caller = Caller::new();
+    let [large, closed, nothing] = tenants_of_first(&caller, &nodes);
+    let url = |node: &Process, tenant: &str| format!("{}/v1/tenants/{tenant}", node.url);
+    // Through the other node, which has them from the owner at once.
+    caller.put(&url(&nodes[1], &large), &json!({"plan": "enterprise"}));
+    let limit = json!({"meter": "agents", "kind": "concurrency", "limit": 50, "when_degraded": "closed"});
+    caller.put(&url(&nodes[1], &closed), &json!({"plan": "enterprise", "overrides": [limit]}));
+    patiently("terms are in force", || nodes.iter().all(|node| caller.get(&url(node, &large))["plan"] == "enterprise"));
+    assert_eq!(caller.check(&nodes[1], &closed, 50).0, StatusCode::OK);
+    let stored = || cluster.postgres().text("SELECT count(*)::text FROM quota_state WHERE kind = 2");
+    patiently("terms are in the book", || stored() == "2");
+
+    nodes.remove(0).kill();
+    let mut seen = [0; 3];
+    patiently("all were answered without their owner, and then by another", || {
+        // More than the default plan allows, then within a tenth of the own limit.
+        let answers = [(&large, 1_000), (&closed, 1), (&nothing, 2)];
+        let answers = answers.map(|(tenant, agents)| caller.check(&nodes[0], tenant, agents));
+        assert_eq!(caller.get(&url(&nodes[0], &large))["plan"], "enterprise");
+        let wanted = [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS, StatusCode::TOO_MANY_REQUESTS];
+        let degraded = answers.each_ref().map(|(_, answer)| answer["degraded"] == true);
+        for (((status, answer), wanted), at) in answers.iter().zip(wanted).zip(0..) {
+            if degraded[at] {
+                seen[at] += 1;
+                assert_eq!(*status, wanted, "{answer}");
+            }
+        }
+        seen.iter().all(|seen| *seen > 0) && !degraded.contains(&true)
+    });
+    println!("degraded answers: {seen:?}");
+    let (_, _, metrics) = get(&format!("{}/metrics", nodes[0].url));
+    for [decision, degraded] in [["allow", "true"], ["deny", "true"], ["allow", "false"]] {
+        let labels = format!("decision=\"{decision}\",degraded=\"{degraded}\",door=\"http\"");
+        let none = format!("odometer_quota_decisions_total{{{labels}}} 0\n");
+        assert!(metrics.contains(&labels) && !metrics.contains(&none), "{metrics}");
+    }
+    for name in ["forwards_total", "forwards_failed_total"] {
+        assert!(!metrics.contains(&format!("\nodometer_quota_{name} 0\n")), "{metrics}");
+    }
+    assert_eq!(caller.check(&nodes[0], &closed, 50).0, StatusCode::OK, "its owner knows what it uses");
     nodes.into_iter().for_each(Process::stop);
 }

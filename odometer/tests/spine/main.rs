@@ -11,8 +11,11 @@ mod alerts;
 mod common;
 #[path = "../common/crossings.rs"]
 mod crossings;
+#[path = "../common/envoy.rs"]
+mod envoy;
 mod kill;
 mod quota;
+mod quota_envoy;
 mod support;
 mod tamper;
 #[path = "../common/tampers.rs"]

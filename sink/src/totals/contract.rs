@@ -24,12 +24,13 @@ pub trait Storage {
 pub type Body = fn(&mut dyn Storage);
 
 /// All bodies by name. Run each on a fresh storage.
-pub const BODIES: [(&str, Body); 14] = [
+pub const BODIES: [(&str, Body); 15] = [
     ("an installation is recorded once", installation_is_recorded_once),
     ("a claim raises the epoch and gives everything back", claim_gives_everything_back),
     ("a claim outside of the installation is refused", claim_outside_is_refused),
     ("a claim needs the epoch that the book is at", claim_needs_the_epoch),
     ("totals, marks and rules are replaced", values_are_absolute),
+    ("what tenants were given is found by tenant", given_is_found),
     ("a commit sent twice is applied once", a_repeated_commit_is_applied_once),
     ("an older owner is fenced", an_older_owner_is_fenced),
     ("a commit from another offset is fenced", another_offset_is_fenced),
@@ -259,6 +260,28 @@ fn values_are_absolute(storage: &mut dyn Storage) {
     assert_eq!(state.quota, second.quota[1..], "an empty state is no row any more");
     assert_eq!(state.rules, first.rules, "rules that did not change stay");
     assert_eq!(state.counts, second.counts);
+}
+
+fn given_is_found(storage: &mut dyn Storage) {
+    let mut book = ready(storage);
+    let terms = |tenant| quota(QuotaRowKind::Terms, tenant, "", &[2]);
+    let plan = quota(QuotaRowKind::Plan, "", "free", &[1]);
+    let others = [quota(QuotaRowKind::Epoch, "", "", &[1]), quota(QuotaRowKind::Reservation, "a", "r", &[3])];
+    for partition in [0, 1] {
+        claim(&mut *book, partition);
+        let rows = [plan.clone(), terms("a"), terms("b")].into_iter().chain(others.clone());
+        let sent = PartitionCommit { quota: rows.collect(), ..commit(partition, 0, 1) };
+        apply(&mut *book, 1, &sent).expect("the owner commits");
+    }
+    let mut found = |wanted: &[(u32, &str)]| {
+        let wanted: Vec<_> = wanted.iter().map(|(partition, tenant)| (*partition, (*tenant).to_owned())).collect();
+        let mut rows = book.given(&wanted).expect("it can be read");
+        rows.sort_unstable();
+        rows
+    };
+    assert_eq!(found(&[(1, ""), (1, "a"), (1, "c"), (3, "b")]), [plan.clone(), terms("a")]);
+    assert_eq!(found(&[(0, "b"), (1, "a")]), [terms("a"), terms("b")]);
+    assert_eq!(found(&[]), []);
 }
 
 fn a_repeated_commit_is_applied_once(storage: &mut dyn Storage) {

@@ -16,7 +16,7 @@ use std::ops::Range;
 use odometer_schemas::commit::{ExceptionsRow, PartitionCommit, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Hasher;
-use odometer_schemas::quota::AlertRow;
+use odometer_schemas::quota::{AlertRow, QuotaRow};
 use odometer_schemas::time::Interval;
 use odometer_schemas::verdict::VerdictCounts;
 
@@ -300,4 +300,11 @@ pub trait TotalsBook: Send {
     /// # Errors
     /// When the book fails.
     fn tell(&mut self, channel: &str, told: Told) -> Result<(), BookError>;
+
+    /// What tenants were given, each looked up in its partition: the rows of their terms;
+    /// under the empty name, the partition's plans. In no order.
+    ///
+    /// # Errors
+    /// As [`TotalsBook::totals`].
+    fn given(&mut self, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError>;
 }

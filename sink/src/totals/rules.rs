@@ -142,6 +142,9 @@ pub(super) fn without_partition(alerts: Vec<(u32, AlertRow)>) -> Vec<AlertRow> {
     alerts.into_iter().map(|(_, alert)| alert).collect()
 }
 
+/// Rows that say what tenants are entitled to.
+pub(super) const GIVEN: [QuotaRowKind; 2] = [QuotaRowKind::Plan, QuotaRowKind::Terms];
+
 /// The key of a row of quota state, over all partitions.
 pub(super) fn quota_key(partition: u32, row: &QuotaRow) -> (u32, QuotaRowKind, &str, &str) {
     (partition, row.kind, &row.tenant, &row.name)

@@ -26,6 +26,7 @@ use self::service::Questions;
 use super::Quota;
 use crate::config::Config;
 use crate::config::quota::EnvoyConfig;
+use crate::quota::tallies::Surface;
 
 /// Checks in one message of a stream: enough to make a message's own price small.
 const BATCH_CHECKS_MAX: usize = 512;
@@ -85,9 +86,10 @@ async fn serve(
     config: EnvoyConfig,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let questions = QuotaServer::new(Questions::new(quota.clone())).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let rate_limit =
-        RateLimitServiceServer::new(RateLimit::new(quota, config)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let questions = Questions::new(quota.clone().at(Surface::Grpc));
+    let questions = QuotaServer::new(questions).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let rate_limit = RateLimit::new(quota.at(Surface::Envoy), config);
+    let rate_limit = RateLimitServiceServer::new(rate_limit).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))

@@ -27,7 +27,7 @@ use std::ops::Range;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
-use odometer_schemas::quota::AlertRow;
+use odometer_schemas::quota::{AlertRow, QuotaRow};
 
 use self::session::{Access, Isolation, Session};
 use super::rules::checked;
@@ -143,6 +143,12 @@ impl TotalsBook for PgTotals {
     fn tell(&mut self, channel: &str, told: Told) -> Result<(), BookError> {
         self.session.transaction(Isolation::Write, "recording what was told", async |link| {
             alerts::tell(link, channel, told).await
+        })
+    }
+
+    fn given(&mut self, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError> {
+        self.session.transaction(Isolation::Moment, "reading what tenants were given", async |link| {
+            quota::given(link, wanted).await
         })
     }
 }

@@ -4,11 +4,11 @@ use odometer_schemas::commit::PartitionCommit;
 use odometer_schemas::quota::{QuotaRow, QuotaRowKind};
 
 use super::super::CommitError;
-use super::super::rules::{in_order, quota_key};
+use super::super::rules::{GIVEN, in_order, quota_key};
 use super::apply::{chunks, column, partitions};
 use super::columns::Table;
 use super::read::rows;
-use super::session::Link;
+use super::session::{Link, Statement};
 use crate::error::BookError;
 
 const QUOTA_STATE: Table = Table { name: "quota_state", key_columns: 4 };
@@ -34,7 +34,7 @@ pub(super) async fn write(link: &mut Link, fresh: &[&PartitionCommit]) -> Result
     Ok(())
 }
 
-fn keyed<'a>(sql: &'static str, chunk: &[(&PartitionCommit, &'a QuotaRow)]) -> super::session::Statement<'a> {
+fn keyed<'a>(sql: &'static str, chunk: &[(&PartitionCommit, &'a QuotaRow)]) -> Statement<'a> {
     sqlx::query(sql)
         .bind(partitions(chunk))
         .bind(column(chunk, |row| i64::from(row.kind.code())))
@@ -47,8 +47,24 @@ pub(super) async fn read(link: &mut Link, partition: u32) -> Result<Vec<QuotaRow
     let query = sqlx::query(
         "SELECT partition, kind, tenant, name, state FROM quota_state WHERE partition = $1
          ORDER BY kind, tenant, name",
-    )
-    .bind(i64::from(partition));
+    );
+    rows_of(link, query.bind(i64::from(partition))).await
+}
+
+/// Plans and terms, by partition and tenant.
+pub(super) async fn given(link: &mut Link, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError> {
+    let (partitions, tenants): (Vec<_>, Vec<_>) =
+        wanted.iter().map(|(partition, tenant)| (i64::from(*partition), tenant.as_str())).unzip();
+    let query = sqlx::query(
+        "SELECT q.partition, q.kind, q.tenant, q.name, q.state
+         FROM unnest($1::bigint[], $2::text[]) AS w (partition, tenant) CROSS JOIN unnest($3::bigint[]) AS k (kind)
+         JOIN quota_state AS q ON (q.partition, q.kind, q.tenant) = (w.partition, k.kind, w.tenant)",
+    );
+    let kinds = GIVEN.map(|kind| i64::from(kind.code())).to_vec();
+    rows_of(link, query.bind(partitions).bind(tenants).bind(kinds)).await
+}
+
+async fn rows_of(link: &mut Link, query: Statement<'_>) -> Result<Vec<QuotaRow>, BookError> {
     rows(link, QUOTA_STATE, query, |row| {
         let kind = row.fitting::<u8>(1)?;
         Ok(QuotaRow {

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use odometer_schemas::commit::{ExceptionsRow, PartitionState, TotalRow};
 use odometer_schemas::definitions::Definitions;
-use odometer_schemas::quota::AlertRow;
+use odometer_schemas::quota::{AlertRow, QuotaRow};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::rules::{checked, claimed_epoch, same_installation};
@@ -153,5 +153,9 @@ impl TotalsBook for SqliteTotals {
 
     fn tell(&mut self, channel: &str, told: Told) -> Result<(), BookError> {
         alerts::tell(&self.connection, channel, told)
+    }
+
+    fn given(&mut self, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError> {
+        quota::given(&self.connection, wanted)
     }
 }

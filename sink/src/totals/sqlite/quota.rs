@@ -2,10 +2,10 @@
 
 use odometer_schemas::commit::PartitionCommit;
 use odometer_schemas::quota::{QuotaRow, QuotaRowKind};
-use rusqlite::Connection;
+use rusqlite::{Connection, Params, params};
 
 use super::super::CommitError;
-use super::super::rules::{in_order, quota_key};
+use super::super::rules::{GIVEN, in_order, quota_key};
 use super::FILE;
 use super::read::Query;
 use crate::error::BookError;
@@ -38,13 +38,25 @@ pub(super) fn write(connection: &Connection, commit: &PartitionCommit) -> Result
 
 /// All quota state of one partition.
 pub(super) fn read(connection: &Connection, partition: u32) -> Result<Vec<QuotaRow>, BookError> {
-    let query = Query {
-        table: "quota_state",
-        key_columns: 4,
-        sql: "SELECT partition, kind, tenant, name, state FROM quota_state WHERE partition = ?
-              ORDER BY kind, tenant, name",
-    };
-    query.rows(connection, [partition], |row| {
+    let sql = "SELECT partition, kind, tenant, name, state FROM quota_state WHERE partition = ?
+               ORDER BY kind, tenant, name";
+    rows(connection, sql, params![partition])
+}
+
+/// Plans and terms, by partition and tenant.
+pub(super) fn given(connection: &Connection, wanted: &[(u32, String)]) -> Result<Vec<QuotaRow>, BookError> {
+    let sql = "SELECT partition, kind, tenant, name, state FROM quota_state
+               WHERE partition = ? AND kind IN (?, ?) AND tenant = ?";
+    let mut found = Vec::new();
+    for (partition, tenant) in wanted {
+        let kinds = GIVEN.map(QuotaRowKind::code);
+        found.append(&mut rows(connection, sql, params![partition, kinds[0], kinds[1], tenant])?);
+    }
+    Ok(found)
+}
+
+fn rows(connection: &Connection, sql: &'static str, of: impl Params) -> Result<Vec<QuotaRow>, BookError> {
+    Query { table: "quota_state", key_columns: 4, sql }.rows(connection, of, |row| {
         let kind = row.fitting::<u8>(1)?;
         Ok(QuotaRow {
             kind: QuotaRowKind::from_code(kind)
