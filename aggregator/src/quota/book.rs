@@ -14,6 +14,7 @@ use odometer_schemas::time::{Interval, TimeMs};
 
 use super::account::{OwnCounter, OwnKey};
 use super::alarm::{Alarm, Bound, Counted, Entry, Watch};
+use super::early::{Earlies, Early};
 use super::hold::Hold;
 use super::ledger::Ledger;
 use super::live::{LiveQuota, hold_key};
@@ -39,6 +40,8 @@ pub(crate) struct QuotaBook {
     plans: BTreeMap<String, (Plan, PlanOrigin)>,
     terms: HashMap<String, TenantTerms>,
     reservations: HashMap<Box<str>, Booked>,
+    early: Earlies,
+    log_ms: i64,
     /// Reservations by when they may be forgotten.
     forgettable: BTreeSet<(i64, Box<str>)>,
     counters: HashMap<(String, OwnKey), Settled>,
@@ -85,6 +88,8 @@ impl QuotaBook {
             plans: BTreeMap::new(),
             terms: HashMap::new(),
             reservations: HashMap::new(),
+            early: Earlies::default(),
+            log_ms: 0,
             forgettable: BTreeSet::new(),
             counters: HashMap::new(),
             is_layered: false,
@@ -116,9 +121,10 @@ impl QuotaBook {
                 let key = OwnKey { scope, name, meter, period_ms: Some(period_ms) };
                 self.counter(&row.tenant, key).counter.settle(settled);
             }
+            QuotaRowKind::Early => self.early.put(&hold_key(&row.tenant, &row.name), decoded(&row.state)?),
             QuotaRowKind::Reservation => {
                 let booked: Booked = decoded(&row.state)?;
-                self.show(&booked.tenant, &booked.id, booked.ledger.clone());
+                self.live.book(&booked.tenant, &booked.id, booked.ledger.clone(), None);
                 self.keep(booked);
             }
         }
@@ -216,8 +222,13 @@ impl QuotaBook {
             self.forgettable.remove(&(before_ms, key.clone()));
             self.forgettable.insert((forget_ms, key));
             self.live.bring(&tenant, &id, &action);
-        } else if let Some(ledger) = Ledger::open(&action) {
-            self.show(&tenant, &id, ledger.clone());
+        } else if let Some(mut ledger) = Ledger::open(&action) {
+            let early = self.early.take(&key);
+            if let Some(early) = &early {
+                early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
+                self.dirty.insert((QuotaRowKind::Early, tenant.clone(), id.clone()));
+            }
+            self.live.book(&tenant, &id, ledger.clone(), early.as_ref());
             let forget_ms = ledger.expires_ms.saturating_add(REMEMBERED_MS);
             self.keep(Booked { tenant: tenant.clone(), id: id.clone(), forget_ms, ledger });
         } else {
@@ -233,16 +244,16 @@ impl QuotaBook {
         self.reservations.insert(key, booked);
     }
 
-    /// Brings a reservation to the live side, which has it already if it was decided
-    /// here.
-    fn show(&self, tenant: &str, id: &str, ledger: Ledger) {
-        self.live.book(tenant, id, ledger);
-    }
-
     /// An accepted record drew on a reservation and was counted in `cell`: by how much
     /// the cell's word moves for that, besides the record itself.
     pub(crate) fn draw(&mut self, (tenant, id): (&str, &str), meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
-        let Some(booked) = self.reservations.get_mut(&*hold_key(tenant, id)) else { return 0 };
+        let key = hold_key(tenant, id);
+        let Some(booked) = self.reservations.get_mut(&*key) else {
+            if self.early.draw(&key, (tenant, id), (meter, quantity), self.log_ms) {
+                self.dirty.insert((QuotaRowKind::Early, tenant.to_owned(), id.to_owned()));
+            }
+            return 0;
+        };
         if !booked.ledger.draw(meter, quantity) {
             return 0;
         }
@@ -340,6 +351,10 @@ impl QuotaBook {
 
     /// Forgets what nobody asks for any more at this log time.
     pub(crate) fn advance(&mut self, log_time_ms: i64) {
+        self.log_ms = log_time_ms;
+        while let Some((tenant, id)) = self.early.give_up(log_time_ms) {
+            self.dirty.insert((QuotaRowKind::Early, tenant, id));
+        }
         while self.forgettable.first().is_some_and(|(forget_ms, _)| *forget_ms <= log_time_ms) {
             let Some((_, key)) = self.forgettable.pop_first() else { return };
             if let Some(booked) = self.reservations.remove(&key) {
@@ -378,6 +393,7 @@ impl QuotaBook {
             QuotaRowKind::Plan => self.plans.get(&name).map_or(Vec::new(), encoded),
             QuotaRowKind::Terms => self.terms.get(&tenant).map_or(Vec::new(), encoded),
             QuotaRowKind::Reservation => self.reservations.get(&*hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
+            QuotaRowKind::Early => self.early.get(&hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
             QuotaRowKind::Counter => self.stored_counter(&tenant, &name).map_or(Vec::new(), |c| encoded(&c)),
         };
         QuotaRow { kind, tenant, name, state }
@@ -416,13 +432,17 @@ pub(super) fn decoded<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
 }
 
 impl LiveQuota {
-    /// The log has a reservation. Found or put in one step: the same request may be
-    /// decided here meanwhile, or given up.
-    fn book(&self, tenant: &str, id: &str, ledger: Ledger) {
+    /// The log has a reservation, which `early` records had drawn on; `ledger` knows of
+    /// them. Found or put in one step: the same request may be decided here meanwhile, or
+    /// given up.
+    fn book(&self, tenant: &str, id: &str, ledger: Ledger, early: Option<&Early>) {
         use dashmap::mapref::entry::Entry;
         let vacant = match self.shared.holds.entry(hold_key(tenant, id)) {
             Entry::Occupied(found) => {
                 found.get().lock().is_booked = true;
+                if let Some(early) = early {
+                    found.get().draw_early(early);
+                }
                 return;
             }
             Entry::Vacant(vacant) => vacant,

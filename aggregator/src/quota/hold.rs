@@ -6,6 +6,7 @@ use std::sync::Arc;
 use odometer_schemas::quota::{Action, OPERATIONS_REMEMBERED, Scope};
 
 use super::account::{Account, Counter};
+use super::early::Early;
 use super::ledger::{Ledger, Phase};
 use super::sync::{Mutex, MutexGuard, PoisonError};
 use crate::cells::Cell;
@@ -125,6 +126,15 @@ impl Hold {
             return 0;
         }
         self.settle_around(&mut state, Some(cell))
+    }
+
+    /// Accepted records had drawn on it before the log had it.
+    pub(crate) fn draw_early(&self, early: &Early) {
+        let mut state = self.lock();
+        for (meter, quantity) in early.drawn() {
+            state.ledger.draw(meter, quantity);
+        }
+        self.settle(&mut state);
     }
 
     /// Its time may be over: frees what it held if so.

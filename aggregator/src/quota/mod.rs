@@ -15,6 +15,7 @@ mod alarm;
 mod book;
 mod catalogue;
 mod decide;
+mod early;
 mod hold;
 mod ledger;
 mod live;

@@ -37,7 +37,7 @@ impl Given {
                 QuotaRowKind::Terms => {
                     terms.insert(tenant.clone(), decoded(state).ok_or_else(unreadable)?);
                 }
-                QuotaRowKind::Epoch | QuotaRowKind::Counter | QuotaRowKind::Reservation => {}
+                QuotaRowKind::Epoch | QuotaRowKind::Counter | QuotaRowKind::Reservation | QuotaRowKind::Early => {}
             }
         }
         Ok(Self { plans: plans.into_values().collect(), terms })
@@ -74,7 +74,7 @@ impl LiveQuota {
         let capped = TenantTerms { plan, overrides: terms.overrides.iter().map(tenth).collect() };
         let account = self.shared.account(tenant)?;
         if account.terms().1.map_or_else(TenantTerms::default, |terms| (*terms).clone()) != capped {
-            account.set_terms(capped);
+            self.set_terms(tenant, capped);
         }
         Ok(())
     }

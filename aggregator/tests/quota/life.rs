@@ -3,7 +3,7 @@
 use odometer_schemas::quota::{Decision, Extend, Limit, Plan, QuotaError, Release, Reserve};
 use odometer_schemas::time::TimeMs;
 
-use crate::support::{MINUTE_MS, NOW, Site, decision, final_commit, item, reserve};
+use crate::support::{MINUTE_MS, NOW, Site, book, decision, final_commit, item, reserve};
 
 const MINUTES: &str = "agent_minute";
 
@@ -36,6 +36,24 @@ fn it_is_held_drawn_and_settled_without_counting_twice() {
     assert_eq!(site.stands(Plan::AGENTS), (0, 0));
     site.use_minutes("c", 20, Some("run"));
     assert_eq!(site.stands(MINUTES), (55, 0));
+}
+
+#[test]
+fn records_that_overtake_their_reservation_draw_it_all_the_same() {
+    let mut site = site();
+    let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 60)]), 7, NOW).unwrap();
+    site.use_minutes("a", 25, Some("run"));
+    site.use_minutes("b", 5, Some("run"));
+    assert_eq!(site.stands(MINUTES), (30, 60), "the log does not know it yet");
+    let before = book(&site);
+    let mut other = Site::restored(&before);
+    for site in [&mut site, &mut other] {
+        site.book(outcome.clone());
+        assert_eq!(site.stands(MINUTES), (30, 30));
+        site.use_minutes("c", 10, Some("run"));
+        assert_eq!(site.stands(MINUTES), (40, 20));
+    }
+    assert_eq!(Site::restored(&other.book_over(before)).stands(MINUTES), (40, 20));
 }
 
 #[test]

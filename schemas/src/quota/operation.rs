@@ -97,11 +97,13 @@ pub enum QuotaRowKind {
     Counter,
     /// A reservation; its id is the row's name.
     Reservation,
+    /// What records drew on a reservation that is not there yet; its id is the row's name.
+    Early,
 }
 
 impl QuotaRowKind {
     /// All kinds, in the order in which a partition is restored from them.
-    pub const ALL: [Self; 5] = [Self::Epoch, Self::Plan, Self::Terms, Self::Counter, Self::Reservation];
+    pub const ALL: [Self; 6] = [Self::Epoch, Self::Plan, Self::Terms, Self::Counter, Self::Reservation, Self::Early];
 
     /// The number that books store.
     #[must_use]

@@ -86,6 +86,14 @@ pub(super) struct Model {
     pub(super) now_ms: i64,
     used: BTreeMap<(u8, Place), i128>,
     reservations: BTreeMap<(u8, u8), Reservation>,
+    early: BTreeMap<(u8, u8), Early>,
+}
+
+/// What records drew on a reservation that the log does not have yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Early {
+    since_ms: i64,
+    drawn: [i128; 2],
 }
 
 fn scoped(user: User, scope: Scope) -> Option<Option<u8>> {
@@ -229,7 +237,12 @@ impl Model {
 
     /// An accepted record.
     pub(super) fn record(&mut self, tenant: u8, subject: Option<u8>, (meter, quantity): (usize, u64), id: Option<u8>) {
+        self.forget_early();
         let drawn = id.and_then(|id| self.reservations.get_mut(&(tenant, id))).filter(|drawn| drawn.is_read);
+        if let (Some(id), None) = (id, &drawn) {
+            let early = Early { since_ms: self.now_ms, ..Early::default() };
+            self.early.entry((tenant, id)).or_insert(early).drawn[meter] += i128::from(quantity);
+        }
         let mut user = (subject, None);
         if let Some(drawn) = drawn {
             user = (subject.or(drawn.user.0), drawn.user.1);
@@ -244,7 +257,18 @@ impl Model {
 
     /// Everything has been read back from the log.
     pub(super) fn read(&mut self) {
-        self.reservations.values_mut().for_each(|reservation| reservation.is_read = true);
+        self.forget_early();
+        for (key, reservation) in self.reservations.iter_mut().filter(|(_, reservation)| !reservation.is_read) {
+            reservation.is_read = true;
+            if let Some(early) = self.early.remove(key) {
+                reservation.lines.iter_mut().for_each(|line| line.drawn += early.drawn[line.meter]);
+            }
+        }
+    }
+
+    fn forget_early(&mut self) {
+        let now_ms = self.now_ms;
+        self.early.retain(|_, early| early.since_ms + 10_000 > now_ms);
     }
 
     pub(super) fn wait(&mut self, ms: i64) {
