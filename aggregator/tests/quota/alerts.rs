@@ -62,7 +62,7 @@ fn subjects_cross_their_own_limits() {
     site.use_as(Some("bob"), 4);
     site.use_as(None, 6);
     let ann = ("subjectann".to_owned(), 50, 6);
-    assert_eq!(site.alerts(), [ann.clone()]);
+    assert_eq!(site.alerts(), [ann]);
     let mut site = Site::restored(&book(&site));
     site.use_as(Some("ann"), 2);
     site.use_as(Some("bob"), 1);

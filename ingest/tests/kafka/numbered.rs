@@ -1,5 +1,7 @@
 //! Numbered messages stand in their topic once, whoever writes them.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use std::time::{Duration, Instant};
 
 use odometer_ingest::log::kafka::{KafkaOptions, NUMBER_HEADER, Numbered, NumberedTopic};
