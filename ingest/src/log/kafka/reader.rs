@@ -133,6 +133,8 @@ impl KafkaReader {
         while self.slot(partition).is_awaiting() {
             let left = READ_TIMEOUT.saturating_sub(started.elapsed());
             if left.is_zero() {
+                // Whatever became of the fetch: the next read asks for the place anew.
+                self.slot(partition).unplace();
                 return Err(self.trouble.take().unwrap_or_else(|| failed_with(READING, "no envelope came in time")));
             }
             self.poll(left.min(WAIT_STEP));
