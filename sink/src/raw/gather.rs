@@ -83,6 +83,8 @@ struct Partition {
     /// Where the batch being gathered starts.
     from_offset: u64,
     next_offset: u64,
+    /// What is fed was written before, and only rebuilds the open range's rollups.
+    is_rebuilding: bool,
     rollups: RangeRollups,
 }
 
@@ -120,8 +122,13 @@ impl RawGatherer {
     /// in force at that offset ([`range_start`] of the cursor).
     pub fn open(&mut self, partition: u32, cursor: u64, definitions: Option<Definitions>) -> u64 {
         let start = range_start(cursor);
-        let state =
-            Partition { definitions, from_offset: cursor, next_offset: start, rollups: RangeRollups::new(start) };
+        let state = Partition {
+            definitions,
+            from_offset: cursor,
+            next_offset: start,
+            is_rebuilding: start < cursor,
+            rollups: RangeRollups::new(start),
+        };
         self.partitions.insert(partition, state);
         start
     }
@@ -228,10 +235,8 @@ impl std::fmt::Display for AggregationChanged {
 impl Partition {
     /// Makes the range that holds `offset` the open one.
     fn move_to(&mut self, partition: u32, offset: u64, batch: &mut RawBatch) -> Result<(), AggregationChanged> {
-        let starts_writing = self.next_offset < self.from_offset && offset >= self.from_offset;
-        if starts_writing {
-            self.rollups.settle()?;
-            self.rollups.are_written();
+        if offset >= self.from_offset {
+            self.end_rebuilding()?;
         }
         if !self.rollups.holds(offset) {
             self.settle(partition, batch)?;
@@ -240,7 +245,18 @@ impl Partition {
         Ok(())
     }
 
+    /// What was rebuilt is in the book already. Written again beside entries without
+    /// records, it would have no append time by which it could be confirmed.
+    fn end_rebuilding(&mut self) -> Result<(), AggregationChanged> {
+        if std::mem::take(&mut self.is_rebuilding) {
+            self.rollups.settle()?;
+            self.rollups.are_written();
+        }
+        Ok(())
+    }
+
     fn settle(&mut self, partition: u32, batch: &mut RawBatch) -> Result<(), AggregationChanged> {
+        self.end_rebuilding()?;
         self.rollups.settle()?;
         self.rollups.take(partition, batch);
         Ok(())

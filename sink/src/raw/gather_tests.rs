@@ -238,6 +238,25 @@ proptest! {
 }
 
 #[test]
+fn what_a_restart_rebuilds_is_not_written_again() {
+    let usage = |offset| entry(0, offset, &[record("t", "sum", "id", 1, 0)]);
+    let mut gatherer = gatherer(2);
+    gatherer.open(0, 2, Some(definitions()));
+    for entry in [usage(0), usage(1)] {
+        gatherer.feed(&entry, None).unwrap();
+    }
+    // Nothing but control records since, beside another partition's usage.
+    gatherer.feed(&definitions_entry(0, 2, definitions()), None).unwrap();
+    gatherer.feed(&entry(1, 0, &[record("u", "sum", "id", 1, 0)]), None).unwrap();
+    let batch = taken(&mut gatherer);
+    assert_eq!(batch.rollups().map(|rollup| (rollup.partition, rollup.records)).collect::<Vec<_>>(), [(1, 1)]);
+    assert_eq!(batch.cursors().len(), 2);
+    gatherer.feed(&usage(3), None).unwrap();
+    let rollups: Vec<_> = taken(&mut gatherer).rollups().map(|rollup| (rollup.partition, rollup.records)).collect();
+    assert_eq!(rollups, [(0, 3)], "absolute for its range");
+}
+
+#[test]
 fn a_restart_that_never_meets_an_entry_writes_nothing_new() {
     let mut gatherer = RawGatherer::new(HASHER);
     let start = gatherer.open(0, 10, Some(Definitions::built_in()));

@@ -170,8 +170,10 @@ pub(super) fn rollups(batch: &RawBatch) -> (NativeBlock, Tallies) {
     }
     let mut tallies = Tallies::new();
     let mut columns = Rollups::default();
+    // One that the batch's rows are known by, in any case.
+    let (_, newest_of_all) = append_times(batch);
     for row in &rows {
-        columns.push(row, newest.get(&row.partition).copied().unwrap_or_default());
+        columns.push(row, newest.get(&row.partition).copied().unwrap_or(newest_of_all));
         #[expect(clippy::cast_possible_truncation, reason = "a checksum; the engine takes the low half too")]
         let low = row.sum as u64;
         tallies.entry(row.partition).or_default().add(row.records.wrapping_add(low));
