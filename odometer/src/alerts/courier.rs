@@ -61,22 +61,25 @@ impl Courier {
         self.channel.name()
     }
 
-    /// Runs until told to stop, and then tells what is committed and can be told at once.
+    /// Runs until told to stop, at most for one answer of its channel longer: what is not
+    /// told by then stands in the book, for whoever owns the partition next.
     pub(crate) fn run(mut self, stopping: &AtomicBool) {
         while !stopping.load(Ordering::Acquire) {
-            self.round();
+            self.round(stopping);
             std::thread::sleep(LOOK_EVERY);
         }
-        self.round();
     }
 
-    fn round(&mut self) {
+    fn round(&mut self, stopping: &AtomicBool) {
         let progress = Arc::clone(&self.progress);
         for (partition, state) in (0_u32..).zip(&progress.partitions) {
+            if stopping.load(Ordering::Acquire) {
+                return;
+            }
             if !self.is_to_visit(partition, state) {
                 continue;
             }
-            let visited = self.visit(partition, state);
+            let visited = self.visit(partition, state, stopping);
             let place = &mut self.places[partition as usize];
             let Err(error) = visited else {
                 place.again = None;
@@ -107,10 +110,10 @@ impl Courier {
         epoch != 0 && has_news && !waits
     }
 
-    fn visit(&mut self, partition: u32, state: &PartitionProgress) -> anyhow::Result<()> {
+    fn visit(&mut self, partition: u32, state: &PartitionProgress, stopping: &AtomicBool) -> anyhow::Result<()> {
         let (alerted, name) = (state.alerted.load(Ordering::Acquire), self.channel.name());
         let mut next = self.told(partition)?;
-        loop {
+        while !stopping.load(Ordering::Acquire) {
             let filter = AlertFilter {
                 of: AlertsOf::Partition(partition),
                 // Of nothing told, the first follows nothing.
@@ -118,7 +121,11 @@ impl Courier {
                 most: Some(self.channel.at_once()),
             };
             let rows = self.book.alerts(&filter)?;
-            let Some((_, last)) = rows.last() else { break };
+            let Some((_, last)) = rows.last() else {
+                let place = &mut self.places[partition as usize];
+                (place.next, place.is_read) = (Some(next.max(alerted)), true);
+                break;
+            };
             let events: Vec<_> = rows.iter().map(|(_, row)| Event::new(&self.source, partition, row)).collect();
             self.channel.tell(partition, &events)?;
             self.book.tell(name, Told { partition, sequence: last.sequence })?;
@@ -127,8 +134,6 @@ impl Courier {
             let place = &mut self.places[partition as usize];
             (place.next, place.again) = (Some(next), None);
         }
-        let place = &mut self.places[partition as usize];
-        (place.next, place.is_read) = (Some(next.max(alerted)), true);
         Ok(())
     }
 
