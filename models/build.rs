@@ -15,13 +15,14 @@ use faults::{FAULTS, Fault, Tree};
 /// What the admission word and decisions over several words are made of.
 const WORDS: [&str; 2] = ["quota/word.rs", "quota/several.rs"];
 /// What the life of a reservation is made of besides.
-const LIFE: [&str; 15] = [
+const LIFE: [&str; 16] = [
     "quota/account.rs",
     "quota/alarm.rs",
     "quota/book.rs",
     "quota/catalogue.rs",
     "quota/decide.rs",
     "quota/early.rs",
+    "quota/entitlements.rs",
     "quota/hold.rs",
     "quota/ledger.rs",
     "quota/live.rs",

@@ -4,6 +4,8 @@
 //! the memory a record needs is on its way while earlier ones are judged. The second
 //! judges. Order of judgement: rejected, duplicate or conflict, late, accepted.
 
+use std::sync::Arc;
+
 use odometer_schemas::accumulator::{Observation, unique_hash};
 use odometer_schemas::commit::ExceptionsRow;
 use odometer_schemas::digest::{Content, Fingerprint, Hasher, RecordHash, ScopeHash, TextHash};
@@ -15,6 +17,7 @@ use odometer_schemas::record::IdRef;
 use odometer_schemas::time::TimeMs;
 use odometer_schemas::verdict::{RejectReason, Verdict, VerdictCounts, pack};
 
+use crate::cells::Cell;
 use crate::dedupe::{Ids, Marks, Seen};
 use crate::quota::{Entry, Layers, QuotaBook};
 use crate::rules::Rules;
@@ -102,6 +105,7 @@ impl Bench<'_> {
             self.counts.count(verdict);
             scratch.verdicts.push(verdict);
         }
+        self.publish(place);
         let all_accepted = scratch.verdicts.iter().all(|verdict| *verdict == Verdict::Accepted);
         (!all_accepted).then(|| ExceptionsRow { offset: place.offset, verdicts: pack(&scratch.verdicts) })
     }
@@ -173,27 +177,32 @@ impl Bench<'_> {
             return Verdict::Late;
         }
         let is_recent = seen.time_ms > one.place.log_time.0 - RECENT_MS;
-        let held_change = match one.hashed.is_governed || self.quota.is_layered() {
+        let held_change = match one.hashed.is_governed || self.quota.entitlements().is_layered() {
             true => self.govern(one, series, &mut target, &seen),
             false => 0,
         };
         self.totals.add(target, &seen, Counting { hash: one.hashed.hash, is_recent, held_change });
-        let plans = self.quota.plans_version();
-        if self.totals.counted(series).is_some_and(|cell| cell.watch().is_due(cell.settled(), plans)) {
-            self.look(series, one.place);
-        }
         Verdict::Accepted
     }
 
-    /// Tells what a series' total crossed of its limit.
+    /// Shows what the entry changed, and tells what it crossed of its limits.
+    fn publish(&mut self, place: Place) {
+        let plans = self.quota.entitlements().version();
+        while let Some((series, cell)) = self.totals.publish_next() {
+            if cell.watch().is_due(cell.settled(), plans) {
+                let cell = Arc::clone(cell);
+                self.look(series, &cell, place);
+            }
+        }
+    }
+
+    /// Tells what a total crossed of its limit.
     #[cold]
-    fn look(&mut self, series: SeriesId, place: Place) {
+    fn look(&mut self, series: SeriesId, cell: &Cell, place: Place) {
         let (tenant, meter) = self.totals.names(series);
         // Nothing else can be limited.
         let adds_up = matches!(self.totals.active(series), Some(Aggregation::Sum | Aggregation::Count));
-        if let Some(cell) = self.totals.counted(series) {
-            self.quota.look_at_total(place.entry(), (&tenant, &meter), cell, adds_up);
-        }
+        self.quota.look_at_total(place.entry(), (&tenant, &meter), cell, adds_up);
     }
 
     /// Draws a record's reservation down, and settles it for its subject and key; by
@@ -208,7 +217,7 @@ impl Bench<'_> {
         let record = one.usage.record(one.index);
         let text = |at: usize| one.usage.strings()[at];
         let reservation = record.reservation.map(text);
-        if self.quota.is_layered() {
+        if self.quota.entitlements().is_layered() {
             let user = reservation.map_or((None, None), |id| self.quota.user_of(&tenant, id));
             let user = (user.0.map(str::to_owned), user.1.map(str::to_owned));
             let mut dimensions = record.dimensions.into_iter().flat_map(|set| one.usage.dimensions(set));
@@ -327,7 +336,8 @@ impl Scratch {
         self.dimensions.extend(sets.map(|set| hasher.dimensions(usage.dimensions(set))));
     }
 
-    #[inline]
+    /// Part of its caller, so that nothing goes over the stack.
+    #[inline(always)]
     fn hash_record(&self, hasher: &Hasher, scope: ScopeHash, record: &RecordRef<'_>, append_time: TimeMs) -> Hashed {
         let optional = |index: Option<usize>| index.map_or_else(TextHash::default, |at| self.texts[at]);
         let fingerprint = hasher.fingerprint(scope, &record.id);

@@ -413,7 +413,7 @@ impl Processor {
 
     /// The plans in force, and where each is from.
     pub fn plans(&self) -> impl Iterator<Item = (&Plan, PlanOrigin)> {
-        self.quota.plans()
+        self.quota.entitlements().plans()
     }
 
     /// The newest owner that the log names.

@@ -39,6 +39,6 @@ impl Random {
     /// The next UUID.
     pub fn uuid(&mut self) -> String {
         let id = (u128::from(self.number()) << 64) | u128::from(self.number());
-        IdRef::Uuid(id.to_be_bytes()).to_string()
+        IdRef::Uuid(id).to_string()
     }
 }

@@ -119,7 +119,7 @@ impl Hasher {
                 let text = xxh3_128_with_seed(text.as_bytes(), self.seed ^ 1);
                 words(&[scope.0, text], self.seed ^ 1)
             }
-            IdRef::Uuid(bytes) => words(&[scope.0, u128::from_be_bytes(*bytes)], self.seed ^ 2),
+            IdRef::Uuid(uuid) => words(&[scope.0, *uuid], self.seed ^ 2),
             IdRef::Emitted(id) => {
                 let tail = (u128::from(id.epoch) << 64) | u128::from(id.sequence);
                 words(&[scope.0, id.source, tail], self.seed)

@@ -259,7 +259,7 @@ fn entry(number: u64, tenants: &[Vec<String>]) -> LogEntry {
             tenant: tenants[place(number * TENANTS_PER_ENVELOPE + index % TENANTS_PER_ENVELOPE) % tenants.len()]
                 .clone(),
             source: "worker-pool".to_owned(),
-            id: Some(IdRef::Uuid(id.to_be_bytes()).to_string()),
+            id: Some(IdRef::Uuid(id).to_string()),
             meter: ["llm.prompt_tokens", "llm.generated_tokens"][place(n % 2)].to_owned(),
             quantity: Quantity(signed % 4096),
             time: Some(TimeMs(1_700_000_000_000 + signed / 100)),

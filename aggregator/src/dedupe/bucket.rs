@@ -63,7 +63,11 @@ impl Bucket {
 
     /// The tag remembered with the entry's fingerprint; when there is none, the entry
     /// is remembered.
-    #[inline]
+    ///
+    /// Part of its caller, so that the entry goes from registers to its place: read back
+    /// from the stack right after it was written there, it would wait for every store
+    /// before it, and those wait for memory.
+    #[inline(always)]
     pub(crate) fn find_or_insert(&mut self, entry: Entry, placement: u64) -> Option<u64> {
         match &mut self.shards[shard_of(&entry)] {
             Shard::Hot(table) => table.find_or_insert(entry, placement),

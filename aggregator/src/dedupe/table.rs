@@ -73,6 +73,9 @@ impl Slot {
 /// Smallest number of slots; a fresh bucket has one such table per shard.
 const CAPACITY_MIN: usize = 16;
 
+/// Slots that a probe usually looks at, at most.
+const PROBES_USUAL: usize = 5;
+
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Vec<Slot>,
@@ -92,7 +95,10 @@ impl Table {
 
     #[inline]
     pub(crate) fn prefetch(&self, entry: &Entry, placement: u64) {
-        prefetch(&self.slots, self.home(entry.mix(placement)));
+        let home = self.home(entry.mix(placement));
+        prefetch(&self.slots, home);
+        // Probes often end in the next line.
+        prefetch(&self.slots, home + PROBES_USUAL);
     }
 
     /// The tag remembered with the entry's fingerprint.
@@ -106,7 +112,7 @@ impl Table {
 
     /// The tag remembered with the entry's fingerprint; when there is none, the entry
     /// is remembered.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_or_insert(&mut self, entry: Entry, placement: u64) -> Option<u64> {
         // Three quarters full at most: probes stay within a line or two.
         if (self.len() + 1) * 4 > self.slots.len() * 3 {

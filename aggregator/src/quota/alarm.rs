@@ -1,5 +1,6 @@
-//! When usage crosses a part of its limit. Looked at record by record, so that alerts
-//! are a function of the log, wherever its commits are cut.
+//! When usage crosses a part of its limit. A total is looked at when an entry of the log
+//! has been counted, the usage of a subject or key with every record, so that alerts are a
+//! function of the log, wherever its commits are cut.
 
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed};
 

@@ -2,19 +2,19 @@
 //! offset, whoever decided them. A function of the log alone; the live side is brought
 //! along.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use odometer_schemas::quota::{
-    Action, AlertRow, Kind, Limit, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, REMEMBERED_MS, Scope,
-    TenantTerms,
+    Action, AlertRow, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, REMEMBERED_MS, Scope, TenantTerms,
 };
 use odometer_schemas::time::{Interval, TimeMs};
 
 use super::account::{OwnCounter, OwnKey};
-use super::alarm::{Alarm, Bound, Counted, Entry, Watch};
+use super::alarm::{Alarm, Counted, Entry, Watch};
 use super::early::{Earlies, Early};
+use super::entitlements::Entitlements;
 use super::hold::Hold;
 use super::ledger::Ledger;
 use super::live::{LiveQuota, hold_key};
@@ -34,23 +34,19 @@ pub(crate) struct QuotaBook {
     live: LiveQuota,
     cells: LiveCells,
     alarm: Alarm,
-    /// Raised with every change of `plans`.
-    plans_version: u32,
     epoch: u64,
-    plans: BTreeMap<String, (Plan, PlanOrigin)>,
-    terms: HashMap<String, TenantTerms>,
+    entitlements: Entitlements,
     reservations: HashMap<Box<str>, Booked>,
     early: Earlies,
     log_ms: i64,
     /// Reservations by when they may be forgotten.
     forgettable: BTreeSet<(i64, Box<str>)>,
-    counters: HashMap<(String, OwnKey), Settled>,
-    /// Some plan or override limits subjects or keys.
-    is_layered: bool,
+    counters: Counters,
     dirty: BTreeSet<RowKey>,
 }
 
 type RowKey = (QuotaRowKind, String, String);
+type Counters = HashMap<(String, OwnKey), Settled>;
 
 /// The usage of a subject or key.
 #[derive(Debug)]
@@ -83,16 +79,13 @@ impl QuotaBook {
             live,
             cells,
             alarm: Alarm::default(),
-            plans_version: 1,
             epoch: 0,
-            plans: BTreeMap::new(),
-            terms: HashMap::new(),
+            entitlements: Entitlements::default(),
             reservations: HashMap::new(),
             early: Earlies::default(),
             log_ms: 0,
             forgettable: BTreeSet::new(),
             counters: HashMap::new(),
-            is_layered: false,
             dirty: BTreeSet::new(),
         }
     }
@@ -119,7 +112,7 @@ impl QuotaBook {
             QuotaRowKind::Counter => {
                 let StoredCounter { scope, name, meter, period_ms, settled } = decoded(&row.state)?;
                 let key = OwnKey { scope, name, meter, period_ms: Some(period_ms) };
-                self.counter(&row.tenant, key).counter.settle(settled);
+                counter_of(&mut self.counters, &self.live, (&row.tenant, key)).counter.settle(settled);
             }
             QuotaRowKind::Early => self.early.put(&hold_key(&row.tenant, &row.name), decoded(&row.state)?),
             QuotaRowKind::Reservation => {
@@ -169,25 +162,22 @@ impl QuotaBook {
         self.epoch
     }
 
-    pub(crate) fn plans(&self) -> impl Iterator<Item = (&Plan, PlanOrigin)> {
-        self.plans.values().map(|(plan, origin)| (plan, *origin))
+    pub(crate) fn entitlements(&self) -> &Entitlements {
+        &self.entitlements
     }
 
-    /// A plan holds from here on. One from a file does not replace one that was put.
+    /// A plan holds from here on.
     pub(crate) fn plan(&mut self, plan: Plan, origin: PlanOrigin) {
-        let was_put = self.plans.get(&plan.name).is_some_and(|(_, origin)| *origin == PlanOrigin::Api);
-        if was_put && origin == PlanOrigin::Config {
-            return;
+        if self.entitlements.takes(&plan, origin) {
+            self.dirty.insert((QuotaRowKind::Plan, String::new(), plan.name.clone()));
+            self.put_plan(plan, origin);
         }
-        self.dirty.insert((QuotaRowKind::Plan, String::new(), plan.name.clone()));
-        self.put_plan(plan, origin);
     }
 
     fn put_plan(&mut self, plan: Plan, origin: PlanOrigin) {
-        self.plans_version = self.plans_version.wrapping_add(1).max(1);
-        self.is_layered |= plan.limits.iter().any(|limit| limit.scope != Scope::Tenant);
-        self.plans.insert(plan.name.clone(), (plan, origin));
-        self.live.set_plans(&self.plans.iter().map(|(name, (plan, _))| (name.clone(), plan.clone())).collect());
+        self.entitlements.put_plan(plan, origin);
+        let plans = self.entitlements.plans().map(|(plan, _)| (plan.name.clone(), plan.clone()));
+        self.live.set_plans(&plans.collect());
     }
 
     pub(crate) fn terms(&mut self, tenant: &str, terms: TenantTerms) {
@@ -196,9 +186,8 @@ impl QuotaBook {
     }
 
     fn put_terms(&mut self, tenant: &str, terms: TenantTerms) {
-        self.is_layered |= terms.overrides.iter().any(|limit| limit.scope != Scope::Tenant);
         self.live.set_terms(tenant, terms.clone());
-        self.terms.insert(tenant.to_owned(), terms);
+        self.entitlements.put_terms(tenant, terms);
         self.cells.each(tenant, |usage| usage.cell.watch().wake());
     }
 
@@ -267,81 +256,30 @@ impl QuotaBook {
         booked.map_or((None, None), |b| (b.ledger.subject.as_deref(), b.ledger.key.as_deref()))
     }
 
-    pub(crate) fn is_layered(&self) -> bool {
-        self.is_layered
-    }
-
     /// Settles an accepted record below its tenant, where anything is limited there.
     pub(crate) fn settle(&mut self, entry: Entry, layers: Layers<'_>, meter: &str, used: (Interval, i64)) {
+        let Self { alarm, counters, dirty, entitlements, live, .. } = self;
         let Layers { tenant, subject, key } = layers;
         let (period, quantity) = used;
         for (scope, name) in [(Scope::Subject, subject), (Scope::Key, key)] {
-            let Some(name) = name.filter(|_| self.limit(tenant, meter, scope).is_some()) else { continue };
+            let Some(name) = name.filter(|_| entitlements.has_limit(tenant, meter, scope)) else { continue };
             let period_ms = (period.start.0, period.end.0);
             let key = OwnKey { scope, name: name.to_owned(), meter: meter.to_owned(), period_ms: Some(period_ms) };
-            self.dirty.insert((QuotaRowKind::Counter, tenant.to_owned(), counter_name(&key)));
-            let settled = self.counter(tenant, key.clone());
+            dirty.insert((QuotaRowKind::Counter, tenant.to_owned(), counter_name(&key)));
+            let settled = counter_of(counters, live, (tenant, key));
             settled.counter.settle(quantity);
             let counted = Counted { tenant, meter, scope, name, period, used: settled.counter.settled() };
-            self.look(entry, counted, key);
+            let bound = entitlements.bound(tenant, meter, scope);
+            alarm.look(entry, counted, bound, (&settled.watch, entitlements.version()));
         }
-    }
-
-    /// Tells what the usage of a subject or key crossed of its limit.
-    fn look(&mut self, entry: Entry, counted: Counted<'_>, key: OwnKey) {
-        let mut alarm = std::mem::take(&mut self.alarm);
-        let bound = self.bound(&counted);
-        if let Some(settled) = self.counters.get(&(counted.tenant.to_owned(), key)) {
-            alarm.look(entry, counted, bound, (&settled.watch, self.plans_version));
-        }
-        self.alarm = alarm;
     }
 
     /// Tells what a total crossed of its tenant's limit.
     pub(crate) fn look_at_total(&mut self, entry: Entry, (tenant, meter): (&str, &str), cell: &Cell, adds_up: bool) {
         let (period, used) = (cell.period(), cell.settled());
         let counted = Counted { tenant, meter, scope: Scope::Tenant, name: "", period, used };
-        let mut alarm = std::mem::take(&mut self.alarm);
-        let bound = self.bound(&counted).filter(|_| adds_up);
-        alarm.look(entry, counted, bound, (cell.watch(), self.plans_version));
-        self.alarm = alarm;
-    }
-
-    /// The limit on a counter's usage in a period.
-    fn bound(&self, counted: &Counted<'_>) -> Option<Bound<'_>> {
-        let (from, limit) = self.limit(counted.tenant, counted.meter, counted.scope)?;
-        let limit = limit.limit.filter(|_| limit.kind == Kind::Usage)?;
-        Some(Bound { from, limit })
-    }
-
-    /// What limits a meter at a scope, and where that is from.
-    fn limit(&self, tenant: &str, meter: &str, scope: Scope) -> Option<(&str, &Limit)> {
-        let bounds = |limit: &&Limit| limit.scope == scope && limit.meter == meter;
-        let given = self.terms.get(tenant);
-        let own = given.and_then(|terms| terms.overrides.iter().find(bounds)).map(|limit| ("override", limit));
-        own.or_else(|| {
-            let plan = match given.and_then(|terms| terms.plan.as_ref()) {
-                Some(name) => self.plans.get(name).map(|(plan, _)| plan),
-                None => self.plans.values().map(|(plan, _)| plan).find(|plan| plan.is_default),
-            }?;
-            plan.limits.iter().find(bounds).map(|limit| (plan.name.as_str(), limit))
-        })
-    }
-
-    fn counter(&mut self, tenant: &str, key: OwnKey) -> &Settled {
-        let live = &self.live;
-        let place = (tenant.to_owned(), key);
-        let new = |(tenant, key): &(String, OwnKey)| Settled {
-            counter: live.own_counter(tenant, key.clone()),
-            watch: Watch::default(),
-        };
-        self.counters.entry(place).or_insert_with_key(new)
-    }
-
-    /// The plans in force, to know a change by.
-    #[inline]
-    pub(crate) fn plans_version(&self) -> u32 {
-        self.plans_version
+        let bound = self.entitlements.bound(tenant, meter, Scope::Tenant).filter(|_| adds_up);
+        self.alarm.look(entry, counted, bound, (cell.watch(), self.entitlements.version()));
     }
 
     /// Limits that were crossed since the last call, in their order.
@@ -390,8 +328,8 @@ impl QuotaBook {
     fn row(&self, (kind, tenant, name): RowKey) -> QuotaRow {
         let state = match kind {
             QuotaRowKind::Epoch => encoded(&self.epoch),
-            QuotaRowKind::Plan => self.plans.get(&name).map_or(Vec::new(), encoded),
-            QuotaRowKind::Terms => self.terms.get(&tenant).map_or(Vec::new(), encoded),
+            QuotaRowKind::Plan => self.entitlements.plan(&name).map_or(Vec::new(), encoded),
+            QuotaRowKind::Terms => self.entitlements.terms(&tenant).map_or(Vec::new(), encoded),
             QuotaRowKind::Reservation => self.reservations.get(&*hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
             QuotaRowKind::Early => self.early.get(&hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
             QuotaRowKind::Counter => self.stored_counter(&tenant, &name).map_or(Vec::new(), |c| encoded(&c)),
@@ -405,6 +343,14 @@ impl QuotaBook {
         let OwnKey { scope, name, meter, period_ms } = key;
         Some(StoredCounter { scope, name, meter, period_ms: period_ms?, settled })
     }
+}
+
+/// The counter of a subject or key; made if nothing was settled there yet.
+fn counter_of<'a>(counters: &'a mut Counters, live: &LiveQuota, (tenant, key): (&str, OwnKey)) -> &'a Settled {
+    counters.entry((tenant.to_owned(), key)).or_insert_with_key(|(tenant, key)| Settled {
+        counter: live.own_counter(tenant, key.clone()),
+        watch: Watch::default(),
+    })
 }
 
 /// Names and meters hold no control characters.

@@ -16,6 +16,7 @@ mod book;
 mod catalogue;
 mod decide;
 mod early;
+mod entitlements;
 mod hold;
 mod ledger;
 mod live;

@@ -31,8 +31,17 @@ pub(crate) struct Totals {
     /// Slots whose period was closed, for reuse.
     free: Vec<SlotId>,
     dirty: Vec<SlotId>,
+    /// What the entry under way was counted in; shown when it ends.
+    unpublished: Vec<Counted>,
     order: order::Order,
     cells: LiveCells,
+}
+
+/// A total that the entry under way changed.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    series: SeriesId,
+    slot: SlotId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +61,15 @@ struct Hot {
     aggregation: Aggregation,
     /// Whether the definitions in force have the meter.
     active: bool,
+    /// Whether the cell stands among those to be published.
+    is_unpublished: bool,
+}
+
+impl Hot {
+    fn turn_to(&mut self, slot: SlotId, cell: &Arc<Cell>) {
+        self.current = Some((slot, Arc::clone(cell)));
+        self.is_unpublished = false;
+    }
 }
 
 #[derive(Debug)]
@@ -96,6 +114,7 @@ impl Totals {
             extras: HashMap::new(),
             free: Vec::new(),
             dirty: Vec::new(),
+            unpublished: Vec::new(),
             order: order::Order::default(),
             cells,
         }
@@ -132,7 +151,7 @@ impl Totals {
         meter: &str,
         aggregation: Aggregation,
     ) -> SeriesId {
-        self.hot.push(Hot { current: None, aggregation, active: true });
+        self.hot.push(Hot { current: None, aggregation, active: true, is_unpublished: false });
         self.series.push(Series { tenant: tenant.into(), meter: meter.into(), slots: Vec::new() });
         self.table.insert(key)
     }
@@ -174,37 +193,61 @@ impl Totals {
         let period = period_of(&owner.tenant);
         let slot = owner.slots.iter().copied().find(|slot| self.slots[slot.at()].cell.period() == period);
         if let Some(slot) = slot {
-            self.hot[series.0 as usize].current = Some((slot, Arc::clone(&self.slots[slot.at()].cell)));
+            self.hot[series.0 as usize].turn_to(slot, &self.slots[slot.at()].cell);
         }
         Target { series, is_open: slot.is_some(), period }
     }
 
     /// Counts one accepted record, right after its [`target`](Self::target) was found.
+    /// It is shown by [`publish_next`](Self::publish_next), or at once where a
+    /// reservation holds less because of it.
     #[inline]
     pub(crate) fn add(&mut self, target: Target, seen: &Observation, counting: Counting) {
         let Counting { hash, is_recent, held_change } = counting;
-        if !target.is_open {
-            self.open(target.series, target.period);
+        let Target { series, is_open, period } = target;
+        if !is_open {
+            self.open(series, period);
         }
-        let Self { hot, extras, dirty, .. } = self;
-        let hot = &hot[target.series.0 as usize];
+        let Self { hot, extras, dirty, unpublished, .. } = self;
+        let hot = &mut hot[series.0 as usize];
         let (slot, cell) = hot.current.as_ref().expect("an open total has its cell");
         if cell.add(seen.quantity, hash) {
             dirty.push(*slot);
         }
-        match hot.aggregation {
-            Aggregation::Sum => cell.publish(cell.sum(), held_change),
-            Aggregation::Count => cell.publish(i128::from(cell.records()), held_change),
-            _ => {
-                if let Some(total) = extras.get_mut(slot) {
-                    total.add(seen);
-                    cell.publish(total.value(), held_change);
-                }
-            }
+        if !is_plain(hot.aggregation)
+            && let Some(total) = extras.get_mut(slot)
+        {
+            total.add(seen);
+        }
+        if !hot.is_unpublished {
+            hot.is_unpublished = true;
+            unpublished.push(Counted { series, slot: *slot });
         }
         if is_recent {
             cell.add_recent(WindowKind::Minute.start_of(TimeMs(seen.time_ms)).0, seen.quantity);
         }
+        if held_change != 0 {
+            cell.publish(value_of(cell, *slot, (hot.aggregation, extras)), held_change);
+        }
+    }
+
+    /// Shows the next total that the entry changed, with what it is compared with:
+    /// its series and how that adds up. What is shown moves what decisions are made on,
+    /// a locked instruction, which waits for every store before it: once an entry and
+    /// total, and one after the other, it is cheap.
+    #[inline]
+    pub(crate) fn publish_next(&mut self) -> Option<(SeriesId, &Arc<Cell>)> {
+        let Self { hot, slots, extras, unpublished, .. } = self;
+        let Counted { series, slot } = unpublished.pop()?;
+        let hot = &mut hot[series.0 as usize];
+        hot.is_unpublished = false;
+        let cell = match &hot.current {
+            Some((current, cell)) if *current == slot => cell,
+            // Later records of the entry fell into another period.
+            _ => &slots[slot.at()].cell,
+        };
+        cell.publish(value_of(cell, slot, (hot.aggregation, extras)), 0);
+        Some((series, cell))
     }
 
     /// The counter that a record would be added to; opened if need be.
@@ -215,12 +258,6 @@ impl Totals {
         }
         let current = self.hot[target.series.0 as usize].current.as_ref();
         Arc::clone(&current.expect("an open total has its cell").1)
-    }
-
-    /// The counter that the last record of a series went to.
-    #[inline]
-    pub(crate) fn counted(&self, series: SeriesId) -> Option<&Arc<Cell>> {
-        self.hot[series.0 as usize].current.as_ref().map(|(_, cell)| cell)
     }
 
     /// The tenant and meter of a series.
@@ -249,24 +286,22 @@ impl Totals {
         let owner = &mut self.series[series.0 as usize];
         // A decision may have asked for it before there was any usage.
         let cell = self.cells.cell(&owner.tenant, &owner.meter, hot.aggregation, period);
-        let made = Arc::clone(&cell);
         let slot = self
             .free
             .pop()
             .unwrap_or_else(|| SlotId(u32::try_from(self.slots.len()).expect("totals are bounded far below 2^32")));
-        let current = Arc::clone(&cell);
+        hot.turn_to(slot, &cell);
+        let place = Slot { cell: Arc::clone(&cell), series };
         if slot.at() == self.slots.len() {
-            self.slots.push(Slot { cell, series });
+            self.slots.push(place);
         } else {
-            self.slots[slot.at()] = Slot { cell, series };
+            self.slots[slot.at()] = place;
         }
-        // Sum and count live in the cell alone.
-        if !matches!(hot.aggregation, Aggregation::Sum | Aggregation::Count) {
+        if !is_plain(hot.aggregation) {
             self.extras.insert(slot, total);
         }
         owner.slots.push(slot);
-        hot.current = Some((slot, current));
-        made
+        cell
     }
 
     /// What changed since the last call, absolute values, by tenant, meter and
@@ -334,5 +369,21 @@ impl Totals {
         for (owner, hot) in self.series.iter().zip(&mut self.hot) {
             hot.active = is_defined(&owner.meter);
         }
+    }
+}
+
+/// Whether the cell alone is the exact total.
+#[inline]
+fn is_plain(aggregation: Aggregation) -> bool {
+    matches!(aggregation, Aggregation::Sum | Aggregation::Count)
+}
+
+/// The aggregated value of a total.
+#[inline]
+fn value_of(cell: &Cell, slot: SlotId, (how, extras): (Aggregation, &HashMap<SlotId, Accumulator>)) -> i128 {
+    match how {
+        Aggregation::Sum => cell.sum(),
+        Aggregation::Count => i128::from(cell.records()),
+        _ => extras.get(&slot).expect("such a total has its state").value(),
     }
 }

@@ -110,7 +110,7 @@ impl EnvelopeBuilder {
         let time = record.time.map(|t| t.0 - *self.base_time_ms.get_or_insert(t.0));
         let id = match record.id.as_deref().map(IdRef::of_text) {
             Some(IdRef::Text(text)) => WireId::Text(text),
-            Some(IdRef::Uuid(bytes)) => WireId::Uuid(bytes),
+            Some(IdRef::Uuid(uuid)) => WireId::Uuid(uuid.to_be_bytes()),
             Some(IdRef::Emitted(_)) | None => WireId::Emitted,
         };
         let wire = WireRecord { scope, id, quantity: record.quantity.0, time, subject, dimensions, reservation };

@@ -262,7 +262,7 @@ impl<'a> Usage<'a> {
         let optional = |number: u16| usize::from(number).checked_sub(1);
         let id = match wire.id {
             WireId::Text(text) => IdRef::Text(text),
-            WireId::Uuid(bytes) => IdRef::Uuid(bytes),
+            WireId::Uuid(bytes) => IdRef::Uuid(u128::from_be_bytes(bytes)),
             WireId::Emitted => IdRef::Emitted(EmittedId {
                 source: self.origin.source,
                 epoch: self.origin.epoch,

@@ -68,9 +68,9 @@ impl Arena {
         let start = self.end();
         match id {
             IdRef::Text(text) => self.0.push_str(text),
-            IdRef::Uuid(bytes) => {
+            IdRef::Uuid(uuid) => {
                 let mut text = *b"........-....-....-....-............";
-                let digits = hex(bytes);
+                let digits = hex(&uuid.to_be_bytes());
                 for (to, from) in [(0..8, 0..8), (9..13, 8..12), (14..18, 12..16), (19..23, 16..20), (24..36, 20..32)] {
                     text[to].copy_from_slice(&digits[from]);
                 }
@@ -302,9 +302,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_are_written_as_they_are_displayed(bytes: [u8; 16], source: u128, epoch: u32, sequence: u64) {
+        fn ids_are_written_as_they_are_displayed(uuid: u128, source: u128, epoch: u32, sequence: u64) {
             let mut arena = Arena::default();
-            for id in [IdRef::Uuid(bytes), IdRef::Emitted(EmittedId { source, epoch, sequence }), IdRef::Text("é")] {
+            for id in [IdRef::Uuid(uuid), IdRef::Emitted(EmittedId { source, epoch, sequence }), IdRef::Text("é")] {
                 let text = arena.push_id(&id);
                 prop_assert_eq!(arena.get(text), id.to_string());
             }
