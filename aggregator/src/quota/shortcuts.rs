@@ -5,7 +5,7 @@
 //! finds none goes the long way and leaves one here. Nothing here is the only place of
 //! anything, and nobody waits here for a place.
 
-use std::cell::Cell as Local;
+use std::cell::{Ref, RefCell};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
@@ -14,9 +14,10 @@ use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
 use odometer_schemas::quota::Decision;
 use odometer_schemas::time::{Interval, TimeMs};
+use thread_local::ThreadLocal;
 
 use super::account::{Counter, Gate};
-use super::sync::{Mutex, Ordering, PoisonError, Spinlock, SpinlockGuard, pause};
+use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use super::word::Word;
 use crate::cells::Cell;
 
@@ -32,11 +33,6 @@ const PLACES_EACH: usize = 4;
 const WINDOW: usize = 16;
 /// A table that cannot grow is cleared of what is over at most this often.
 const CLEARED_EVERY_MS: i64 = 60_000;
-/// As many threads look at a time without meeting each other.
-const LANES: usize = 64;
-/// Lanes that are tried before going the long way: somebody who was interrupted may
-/// hold one.
-const LANES_TRIED: usize = 2;
 /// Tenants share these counters of changes: they stay in a core's cache, and a change
 /// voids one shortcut in so many.
 const CHANGES: usize = 1 << 12;
@@ -48,20 +44,34 @@ const _: () = assert!(size_of::<OnceLock<Shortcut>>() == 64, "a place is one cac
 /// All shortcuts of one partition.
 #[derive(Debug)]
 pub(super) struct Shortcuts {
-    /// All have the same table; a thread uses the lane of its number. Their locks are
-    /// the cheapest to let go: what a thread waits for next overlaps with its decision.
-    lanes: Box<[Lane]>,
+    /// What each thread looks through: no lock and no count that threads share, so that
+    /// the memory which one decision waits for overlaps with the next.
+    seen: ThreadLocal<RefCell<Seen>>,
+    /// That of `newest`, where a decision finds it.
+    generation: AtomicU64,
     /// How often a tenant's terms changed; each counts for many tenants.
     changes: Box<[AtomicU32]>,
     halves: [Half; 2],
-    /// Held by whoever puts another table in place; the one before it, until somebody
-    /// has the time to take it apart.
-    before: Mutex<Option<Arc<Table>>>,
+    newest: Mutex<Newest>,
+}
+
+/// The table that a thread saw last.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// Zero: none yet.
+    generation: u64,
+    table: Option<Arc<Table>>,
 }
 
 #[derive(Debug)]
-#[repr(align(128))]
-struct Lane(Spinlock<Arc<Table>>);
+struct Newest {
+    /// Raised with every table.
+    generation: u64,
+    table: Arc<Table>,
+    /// Tables that were replaced: taken apart by whoever has the time, once no thread has
+    /// them in hand. Each thread has one at most.
+    before: Vec<Arc<Table>>,
+}
 
 /// Open addressing, linear probing; a place is filled once.
 #[derive(Debug)]
@@ -183,10 +193,11 @@ impl Shortcuts {
     pub(super) fn new() -> Self {
         let table = Arc::new(Table::new(PLACES_MIN, 0, i64::MIN));
         Self {
-            lanes: (0..LANES).map(|_| Lane(Spinlock::new(Arc::clone(&table)))).collect(),
+            seen: ThreadLocal::new(),
+            generation: AtomicU64::new(1),
             changes: (0..CHANGES).map(|_| AtomicU32::new(0)).collect(),
             halves: [Half::random(), Half::random()],
-            before: Mutex::new(None),
+            newest: Mutex::new(Newest { generation: 1, table, before: Vec::new() }),
         }
     }
 
@@ -200,16 +211,15 @@ impl Shortcuts {
         Key([first, second ^ changes.wrapping_mul(SPREAD)])
     }
 
-    /// Runs `look` on the shortcut, if it is found and holds at `now`. `look` is brief
-    /// and takes no lock: whoever changes plans waits for it.
+    /// Runs `look` on the shortcut, if it is found and holds at `now`.
     #[inline]
     pub(super) fn find<T>(&self, key: Key, now: TimeMs, look: impl FnOnce(&Shortcut) -> T) -> Option<T> {
-        self.lane()?.find(key, now).map(look)
+        self.seen()?.table.as_ref()?.find(key, now).map(look)
     }
 
     /// Leaves a shortcut that was made by `version` of the catalogue.
     pub(super) fn leave(&self, shortcut: Shortcut, version: u64) {
-        if let Some(table) = self.lane().filter(|table| table.version == version) {
+        if let Some(table) = self.table().filter(|table| table.version == version) {
             table.leave(shortcut);
         }
     }
@@ -223,65 +233,62 @@ impl Shortcuts {
 
     /// The catalogue has changed, and is at `version` now: the same for all tenants.
     pub(super) fn void_all(&self, version: u64) {
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.table().version < version {
-            *before = Some(self.replace(Table::new(PLACES_MIN, version, i64::MIN)));
+        let mut newest = self.newest();
+        if newest.table.version < version {
+            self.replace(&mut newest, Table::new(PLACES_MIN, version, i64::MIN));
         }
     }
 
     /// Makes room where it is wanted, for `tenants` at most, and lets go of what is
     /// over. Takes its time, and no decision waits for it.
     pub(super) fn tend(&self, tenants: usize, now: TimeMs) {
-        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(before);
-        let table = self.table();
+        let Some(table) = self.table() else { return };
+        let mut newest = self.newest();
+        let vain: Vec<_> = newest.before.extract_if(.., |table| Arc::strong_count(table) == 1).collect();
+        drop(newest);
+        drop(vain);
         if !table.is_crowded(now) {
             return;
         }
         let next = table.cleared(tenants, now);
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        newest = self.newest();
         // Else it was voided meanwhile, and what was copied with it.
-        if Arc::ptr_eq(&self.table(), &table) {
-            self.replace(next);
-            drop(before.take());
+        if Arc::ptr_eq(&newest.table, &table) {
+            self.replace(&mut newest, next);
         }
     }
 
-    /// This thread's lane, or one beside it.
+    /// What this thread looks through; none while another look of it is not over.
     #[inline]
-    fn lane(&self) -> Option<SpinlockGuard<'_, Arc<Table>>> {
-        let number = lane_number();
-        (0..LANES_TRIED).find_map(|tried| self.lanes[(number + tried) % LANES].0.try_lock())
-    }
-
-    fn table(&self) -> Arc<Table> {
-        Arc::clone(&wait_for(&self.lanes[0]))
-    }
-
-    /// Under the lock of `before`. Once it returns, nobody reads the old table.
-    fn replace(&self, next: Table) -> Arc<Table> {
-        let next = Arc::new(next);
-        let replaced = self.table();
-        for lane in &self.lanes {
-            *wait_for(lane) = Arc::clone(&next);
+    fn seen(&self) -> Option<Ref<'_, Seen>> {
+        let seen = self.seen.get_or_default();
+        if seen.try_borrow().ok()?.generation != self.generation.load(Ordering::Acquire) {
+            let newest = self.newest();
+            let (generation, table) = (newest.generation, Some(Arc::clone(&newest.table)));
+            *seen.try_borrow_mut().ok()? = Seen { generation, table };
         }
-        replaced
+        seen.try_borrow().ok()
+    }
+
+    fn table(&self) -> Option<Arc<Table>> {
+        self.seen()?.table.clone()
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Newest> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once it returns, no look that begins is into the old table.
+    fn replace(&self, newest: &mut Newest, next: Table) {
+        let replaced = std::mem::replace(&mut newest.table, Arc::new(next));
+        newest.before.push(replaced);
+        newest.generation += 1;
+        self.generation.store(newest.generation, Ordering::Release);
     }
 
     #[inline]
     fn changes_of(&self, tenant: u64) -> &AtomicU32 {
         &self.changes[tenant as usize & (CHANGES - 1)]
-    }
-}
-
-fn wait_for(lane: &Lane) -> SpinlockGuard<'_, Arc<Table>> {
-    let mut round = 0;
-    loop {
-        if let Some(table) = lane.0.try_lock() {
-            return table;
-        }
-        pause(round);
-        round += 1;
     }
 }
 
@@ -345,16 +352,6 @@ impl Table {
     }
 }
 
-/// The number of this thread's lane.
-#[inline]
-fn lane_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static LANE: Local<usize> = Local::new(NEXT.fetch_add(1, Ordering::Relaxed) % LANES);
-    }
-    LANE.get()
-}
-
 #[cfg(test)]
 mod tests {
     use odometer_schemas::quota::{Limit, Plan};
@@ -388,9 +385,9 @@ mod tests {
         }
         assert!((0..5_000).all(|number| finds(&shortcuts, number, PERIOD.start)));
         assert!(!finds(&shortcuts, 1, PERIOD.end) && !finds(&shortcuts, 5_000, PERIOD.start));
-        assert!(shortcuts.table().places.len() <= 65_536, "no more room than is wanted");
+        assert!(shortcuts.table().unwrap().places.len() <= 65_536, "no more room than is wanted");
         (0..30_000).for_each(|number| leave(&shortcuts, number, &cell));
-        shortcuts.tend(30_000, PERIOD.end);
+        (0..2).for_each(|_| shortcuts.tend(30_000, PERIOD.end));
         assert_eq!(Arc::strong_count(&cell), 1, "no cell is kept by a shortcut that is over");
     }
 

@@ -1,7 +1,6 @@
 //! The primitives that decisions stand on. The model checkers put theirs in their place
 //! and run the same code.
 
-pub(crate) use spinning_top::{Spinlock, guard::SpinlockGuard};
 pub(crate) use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -17,23 +17,9 @@ pub(crate) mod loom {
 /// Shuttle's: interleavings at random, from a seed that a failure prints.
 pub(crate) mod shuttle {
     pub(crate) use shuttle::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard, MutexGuard as SpinlockGuard};
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
     pub(crate) use shuttle::thread;
     pub(crate) use std::sync::PoisonError;
-
-    /// One that is only ever tried.
-    #[derive(Debug)]
-    pub(crate) struct Spinlock<T>(Mutex<T>);
-
-    impl<T> Spinlock<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(Mutex::new(value))
-        }
-
-        pub(crate) fn try_lock(&self) -> Option<SpinlockGuard<'_, T>> {
-            self.0.try_lock().ok()
-        }
-    }
 
     pub(crate) fn pause(_round: u32) {
         thread::yield_now();
