@@ -33,7 +33,7 @@ use crate::api::books::Books;
 use crate::node::Node;
 use crate::node::cells::Cells;
 use crate::node::progress::{Progress, Standing, now};
-use crate::quota::service::{BoxFuture, QuotaRequest, QuotaService};
+use crate::quota::service::{Ask, BoxFuture, QuotaRequest, QuotaService};
 use crate::quota::tallies::Work;
 
 /// The doors for other nodes' questions; no doors for people.
@@ -275,6 +275,19 @@ impl QuotaService for Desk {
         }
         let decided = self.decide_and_write((partition, epoch), &quota, request, now);
         Some(decided.map(|(outcome, _)| answer(outcome, request, (now, lag_ms))))
+    }
+
+    fn may_use(&self, asks: &[Option<Ask<'_>>]) -> Vec<Option<Decision>> {
+        // One look at each partition is enough for what takes some microseconds.
+        let mut seats: Vec<Option<Option<LiveQuota>>> = vec![None; self.progress.partitions.len()];
+        let now = now();
+        let mut decide = |Ask { tenant, meter, amount }: Ask<'_>| {
+            let partition = self.cells.partition_of(tenant);
+            let seat = || self.here(partition).map(|(quota, _)| quota);
+            let quota = seats[partition as usize].get_or_insert_with(seat).as_ref()?;
+            quota.may_use(tenant, meter, i64::try_from(amount).unwrap_or(i64::MAX), now)
+        };
+        asks.iter().map(|ask| ask.and_then(&mut decide)).collect()
     }
 
     fn decide(&self, request: QuotaRequest) -> BoxFuture<'_, Result<Answer, QuotaError>> {

@@ -1,9 +1,11 @@
 //! gRPC: our own service, and Envoy's rate-limit service, behind one listener. Messages
 //! come in, the same answers as over HTTP go out. Decides nothing.
 
+mod batch;
 mod convert;
 mod envoy;
 mod proto;
+mod read;
 #[cfg(test)]
 mod real_envoy;
 mod service;

@@ -7,9 +7,10 @@
     reason = "generated for any crate"
 )]
 
-/// `odometer.quota.v1`.
+/// `odometer.quota.v1`: messages and clients, and the server, made apart from them.
 pub(super) mod quota {
     tonic::include_proto!("odometer.quota.v1");
+    tonic::include_proto!("odometer.quota.v1.Quota");
 }
 
 /// `envoy.service.ratelimit.v3`.
