@@ -2,6 +2,8 @@
 //! come in, the same answers as over HTTP go out. Decides nothing.
 
 mod batch;
+#[cfg(test)]
+mod batch_tests;
 mod convert;
 mod envoy;
 mod proto;

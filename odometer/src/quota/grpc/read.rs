@@ -179,3 +179,116 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(field(bytes)?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use odometer_schemas::quota::{Check as Asked, Item};
+    use proptest::prelude::*;
+
+    use super::super::convert::IntoRequest;
+    use super::*;
+    use crate::config::Config;
+    use crate::quota::meters::Meters;
+    use crate::quota::service::QuotaRequest;
+    use crate::quota::validate::validate;
+    use wire::item::Amount;
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![8 => "[a-c]{1,3}", 1 => Just(String::new()), 1 => "é{60,70}", 1 => "x{120,260}"]
+    }
+
+    fn amount() -> impl Strategy<Value = Option<Amount>> {
+        prop_oneof![
+            8 => any::<u64>().prop_map(|amount| Some(Amount::BaseUnits(amount))),
+            1 => "[0-9.]{0,3}".prop_map(|text| Some(Amount::Decimal(text))),
+            1 => Just(None),
+        ]
+    }
+
+    fn item() -> impl Strategy<Value = wire::Item> {
+        (name(), amount()).prop_map(|(meter, amount)| wire::Item { meter, amount })
+    }
+
+    fn who() -> impl Strategy<Value = wire::Who> {
+        (name(), name(), name()).prop_map(|(tenant, subject, key)| wire::Who { tenant, subject, key })
+    }
+
+    fn check() -> impl Strategy<Value = wire::CheckRequest> {
+        let items = prop_oneof![4 => prop::collection::vec(item(), 1), 1 => prop::collection::vec(item(), 0..4)];
+        (prop::option::weighted(0.9, who()), items).prop_map(|(who, items)| wire::CheckRequest { who, items })
+    }
+
+    fn batch() -> impl Strategy<Value = Vec<u8>> {
+        let batch = (any::<u64>(), prop::collection::vec(check(), 0..6), any::<bool>());
+        batch.prop_map(|(tag, checks, with_answers)| wire::CheckBatch { tag, checks, with_answers }.encode_to_vec())
+    }
+
+    /// Messages as they are, after one another, cut, with other bytes in them, and none.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let changed = (batch(), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4));
+        prop_oneof![
+            batch(),
+            (batch(), batch()).prop_map(|(first, second)| [first, second].concat()),
+            (batch(), any::<prop::sample::Index>()).prop_map(|(bytes, at)| bytes[..at.index(bytes.len() + 1)].to_vec()),
+            changed.prop_map(|(mut bytes, changes)| {
+                for (at, byte) in changes.iter().filter(|_| !bytes.is_empty()).collect::<Vec<_>>() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = *byte;
+                }
+                bytes
+            }),
+            prop::collection::vec(any::<u8>(), 0..40),
+        ]
+    }
+
+    /// What a check asks, the long way.
+    fn asked(message: wire::CheckRequest) -> Option<(String, Item)> {
+        let request = message.into_request(&Meters::new(&Config::default().meters)).ok()?;
+        validate(&request).ok()?;
+        let QuotaRequest::Check(Asked { who, items }) = request else { return None };
+        let [item] = <[Item; 1]>::try_from(items).ok()?;
+        Some((who.tenant, item))
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_means_what_the_generated_code_reads(bytes in bytes()) {
+            match (Batch::read(&bytes), wire::CheckBatch::decode(bytes.as_slice())) {
+                (Ok(read), Ok(message)) => {
+                    prop_assert_eq!((read.tag, read.with_answers), (message.tag, message.with_answers));
+                    let asks = read.asks.clone();
+                    let checks: Result<Vec<_>, _> = read.checks.into_iter().map(Check::into_message).collect();
+                    prop_assert_eq!(&checks.unwrap(), &message.checks);
+                    prop_assert_eq!(asks.len(), message.checks.len());
+                    for (ask, check) in asks.into_iter().zip(message.checks) {
+                        let Some(Ask { tenant, meter, amount }) = ask else { continue };
+                        let expected = Some((tenant.to_owned(), Item { meter: meter.to_owned(), amount }));
+                        prop_assert_eq!(asked(check), expected);
+                    }
+                }
+                (Err(error), Err(expected)) => prop_assert_eq!(error.to_string(), expected.to_string()),
+                (read, decoded) => prop_assert!(false, "{read:?}, but {decoded:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn usual_checks_are_read_where_they_lie() {
+        let who =
+            |subject: &str| Some(wire::Who { tenant: "acme".into(), subject: subject.into(), ..Default::default() });
+        let item = |amount| vec![wire::Item { meter: "api_call".into(), amount: Some(amount) }];
+        let check = |subject, amount| wire::CheckRequest { who: who(subject), items: item(amount) };
+        let checks = vec![
+            check("", Amount::BaseUnits(0)),
+            check("user", Amount::BaseUnits(u64::from(u32::MAX))),
+            check("", Amount::Decimal("1".into())),
+        ];
+        let bytes = wire::CheckBatch { tag: 300, checks, with_answers: true }.encode_to_vec();
+        let batch = Batch::read(&bytes).unwrap();
+        assert_eq!((batch.tag, batch.with_answers), (300, true));
+        let ask = |amount| Some(Ask { tenant: "acme", meter: "api_call", amount });
+        assert_eq!(batch.asks, [ask(0), ask(u32::MAX.into()), None]);
+        let is_bytes: Vec<_> = batch.checks.iter().map(|check| matches!(check, Check::Bytes(_))).collect();
+        assert_eq!(is_bytes, [true, true, false]);
+    }
+}
