@@ -43,8 +43,8 @@ pub(crate) struct Args {
     /// Connections, each with one stream.
     #[arg(long, value_delimiter = ',', default_value = "1,8", value_parser = clap::value_parser!(u64).range(1..=256))]
     connections: Vec<u64>,
-    /// Batches that are on their way on each connection.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    /// Checks that are on their way on each connection; two batches at least.
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     in_flight: u64,
     /// Threads of the generator.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
@@ -113,7 +113,7 @@ fn measure(args: &Args, url: &str, server: Option<u32>) -> anyhow::Result<()> {
     }
     let mut figures = vec![
         ("tenants", json!(args.tenants)),
-        ("in_flight", json!(args.in_flight)),
+        ("checks_in_flight", json!(args.in_flight)),
         ("generator_threads", json!(args.threads)),
     ];
     figures.extend(rows.iter().map(|(name, row)| (name.as_str(), row.clone())));
@@ -133,6 +133,7 @@ fn batches(args: &Args, size: u64) -> Arc<[Bytes]> {
 struct Load {
     url: String,
     batches: Arc<[Bytes]>,
+    /// Batches.
     in_flight: u64,
     size: u64,
 }

@@ -6,6 +6,7 @@
 //! node) → [`given`] (nobody) → [`expiry`] (what ends by itself) → [`terms`] (what
 //! tenants are entitled to).
 
+mod at_once;
 mod expiry;
 mod given;
 pub(crate) mod owners;
@@ -278,16 +279,7 @@ impl QuotaService for Desk {
     }
 
     fn may_use(&self, asks: &[Option<Ask<'_>>]) -> Vec<Option<Decision>> {
-        // One look at each partition is enough for what takes some microseconds.
-        let mut seats: Vec<Option<Option<LiveQuota>>> = vec![None; self.progress.partitions.len()];
-        let now = now();
-        let mut decide = |Ask { tenant, meter, amount }: Ask<'_>| {
-            let partition = self.cells.partition_of(tenant);
-            let seat = || self.here(partition).map(|(quota, _)| quota);
-            let quota = seats[partition as usize].get_or_insert_with(seat).as_ref()?;
-            quota.may_use(tenant, meter, i64::try_from(amount).unwrap_or(i64::MAX), now)
-        };
-        asks.iter().map(|ask| ask.and_then(&mut decide)).collect()
+        self.decide_at_once(asks)
     }
 
     fn decide(&self, request: QuotaRequest) -> BoxFuture<'_, Result<Answer, QuotaError>> {

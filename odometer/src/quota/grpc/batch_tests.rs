@@ -44,7 +44,7 @@ fn check((tenant, subject, key): (&str, &str, &str), items: &[wire::Item]) -> wi
 fn checks() -> Vec<wire::CheckRequest> {
     let mut checks = Vec::new();
     for tenant in ["acme", "layered", "other", "", &"x".repeat(129)] {
-        for within in [("", ""), ("user", ""), ("user", "key"), ("", "key"), ("u".repeat(257).as_str(), "")] {
+        for within in [("", ""), ("user", ""), ("user", "key"), ("u".repeat(257).as_str(), "")] {
             let who = (tenant, within.0, within.1);
             // Of a hundred minutes and ten as grace.
             let amounts = [0, 1, 100 * MINUTE, 105 * MINUTE, 110 * MINUTE, 110 * MINUTE + 1, u64::MAX];

@@ -19,6 +19,9 @@ const BYTES_3: u8 = 0x1a;
 /// Bytes of a varint that cannot be too large for 64 bits.
 const VARINT_BYTES_MAX: usize = 9;
 
+/// Bytes of a check in a batch, with names of one letter: so much room is made.
+const CHECK_BYTES_MIN: usize = 14;
+
 /// A `CheckBatch`.
 #[derive(Debug, Default)]
 pub(super) struct Batch<'a> {
@@ -70,7 +73,9 @@ impl<'a> Batch<'a> {
 
     /// `None` for a message that is not as everybody writes it, or too long.
     fn usual(mut bytes: &'a [u8]) -> Option<Self> {
-        let mut batch = Self::default();
+        let checks = (bytes.len() / CHECK_BYTES_MIN).min(BATCH_CHECKS_MAX);
+        let mut batch =
+            Self { asks: Vec::with_capacity(checks), checks: Vec::with_capacity(checks), ..Self::default() };
         let (mut tag, mut with_answers) = (None, None);
         while let Some(key) = next(&mut bytes) {
             match key {
@@ -89,10 +94,6 @@ impl<'a> Batch<'a> {
             Some(_) => Check::Bytes(bytes),
             None => Check::Message(Box::new(wire::CheckRequest::decode(bytes).ok()?)),
         };
-        if self.checks.is_empty() {
-            self.asks.reserve(BATCH_CHECKS_MAX);
-            self.checks.reserve(BATCH_CHECKS_MAX);
-        }
         self.asks.push(ask);
         self.checks.push(check);
         Some(())
