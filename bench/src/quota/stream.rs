@@ -105,8 +105,8 @@ fn measure(args: &Args, url: &str, server: Option<u32>) -> anyhow::Result<()> {
     for size in &args.batch {
         let batches = batches(args, *size);
         for connections in &args.connections {
-            let load =
-                Load { url: url.to_owned(), batches: Arc::clone(&batches), in_flight: args.in_flight, size: *size };
+            let in_flight = (args.in_flight / size).max(2);
+            let load = Load { url: url.to_owned(), batches: Arc::clone(&batches), in_flight, size: *size };
             let row = runtime.block_on(load.measure(*connections, Duration::from_secs(args.seconds), server))?;
             rows.push((format!("batch_{size}_connections_{connections}"), row));
         }
