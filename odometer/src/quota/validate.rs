@@ -43,11 +43,14 @@ pub(crate) fn tenant(tenant: &str) -> Result<(), QuotaError> {
     text("tenant", tenant, TENANT_BYTES_MAX)
 }
 
+/// Who asks within a tenant: the subject and the key.
+pub(crate) type Within<'a> = (Option<&'a str>, Option<&'a str>);
+
 /// Checks what a check of one item says, as [`validate`] does.
 ///
 /// # Errors
 /// [`QuotaError::Invalid`] names the field and the fix.
-pub(crate) fn one_item(tenant: &str, within: (Option<&str>, Option<&str>), meter: &str) -> Result<(), QuotaError> {
+pub(crate) fn one_item(tenant: &str, within: Within<'_>, meter: &str) -> Result<(), QuotaError> {
     names(tenant, within)?;
     text("meter", meter, METER_BYTES_MAX)
 }
@@ -56,7 +59,7 @@ fn who(who: &Who) -> Result<(), QuotaError> {
     names(&who.tenant, (who.subject.as_deref(), who.key.as_deref()))
 }
 
-fn names(tenant_name: &str, (subject, key): (Option<&str>, Option<&str>)) -> Result<(), QuotaError> {
+fn names(tenant_name: &str, (subject, key): Within<'_>) -> Result<(), QuotaError> {
     tenant(tenant_name)?;
     subject.map_or(Ok(()), |subject| text("subject", subject, SUBJECT_BYTES_MAX))?;
     key.map_or(Ok(()), |key| text("key", key, SUBJECT_BYTES_MAX))

@@ -67,7 +67,7 @@ impl Decoder for BatchCodec {
 /// # Errors
 /// For a message that is none, or has too many checks.
 pub(super) async fn answer(quota: &Quota, message: Bytes) -> Result<BatchAnswer, Status> {
-    let batch = Batch::read(&message).map_err(not_a_message)?;
+    let batch = Batch::read(&message).map_err(|error| not_a_message(&error))?;
     let checks = batch.checks.len();
     if checks > BATCH_CHECKS_MAX {
         let text = format!("checks has {checks} entries; at most {BATCH_CHECKS_MAX} are answered together");
@@ -94,7 +94,7 @@ pub(super) async fn answer(quota: &Quota, message: Bytes) -> Result<BatchAnswer,
 impl BatchAnswer {
     /// Decides the next check like a single one.
     async fn add(&mut self, quota: &Quota, check: Check<'_>, with_answer: bool) -> Result<(), Status> {
-        let decided = decide(quota, check.into_message().map_err(not_a_message)?).await;
+        let decided = decide(quota, check.into_message().map_err(|error| not_a_message(&error))?).await;
         let whole = match decided {
             Ok(decided) => {
                 self.decisions.push(number(decision_of(decided.decision)));
@@ -120,6 +120,6 @@ fn number(decision: wire::Decision) -> u8 {
 }
 
 /// As for every other call.
-fn not_a_message(error: prost::DecodeError) -> Status {
+fn not_a_message(error: &prost::DecodeError) -> Status {
     Status::internal(error.to_string())
 }

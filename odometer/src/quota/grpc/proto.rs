@@ -4,6 +4,7 @@
     unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
+    clippy::default_constructed_unit_structs,
     reason = "generated for any crate"
 )]
 

@@ -7,7 +7,7 @@ use prost::{DecodeError, Message};
 use super::BATCH_CHECKS_MAX;
 use super::proto::quota as wire;
 use crate::quota::service::Ask;
-use crate::quota::validate::one_item;
+use crate::quota::validate::{Within, one_item};
 
 /// Keys of fields: number and wire type.
 const VARINT_1: u8 = 0x08;
@@ -117,7 +117,7 @@ fn ask(mut bytes: &[u8]) -> Option<Ask<'_>> {
 }
 
 /// A `Who`: the tenant, and the subject and key within it.
-fn who_of(mut bytes: &[u8]) -> Option<(&str, (Option<&str>, Option<&str>))> {
+fn who_of(mut bytes: &[u8]) -> Option<(&str, Within<'_>)> {
     let (mut tenant, mut subject, mut key) = (None, None, None);
     while let Some(field_key) = next(&mut bytes) {
         match field_key {
