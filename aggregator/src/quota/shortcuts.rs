@@ -217,6 +217,18 @@ impl Shortcuts {
         self.seen()?.table.as_ref()?.find(key, now).map(look)
     }
 
+    /// As [`find`](Self::find) of several, one after the other, as far as they are found:
+    /// what has to come from memory for one is on its way while another is looked at.
+    #[inline]
+    pub(super) fn find_each(&self, keys: &[Key], now: TimeMs, mut look: impl FnMut(usize, &Shortcut)) {
+        let Some(table) = self.lane() else { return };
+        for (at, key) in keys.iter().enumerate() {
+            if let Some(shortcut) = table.find(*key, now) {
+                look(at, shortcut);
+            }
+        }
+    }
+
     /// Leaves a shortcut that was made by `version` of the catalogue.
     pub(super) fn leave(&self, shortcut: Shortcut, version: u64) {
         if let Some(table) = self.table().filter(|table| table.version == version) {

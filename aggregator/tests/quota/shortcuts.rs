@@ -124,6 +124,32 @@ fn many_tenants_are_kept_apart() {
     }
 }
 
+/// Several at once say what each says, also those that were never asked before, and
+/// those that nobody knows.
+#[test]
+fn several_are_told_what_each_is_told() {
+    const TENANTS: u64 = 1_000;
+    let site = Site::new(vec![usage(10)]);
+    let names: Vec<String> = (0..TENANTS).map(|number| format!("tenant-{number}")).collect();
+    for name in names.iter().step_by(3) {
+        let check = Check { who: Who { tenant: name.clone(), ..Who::default() }, items: vec![item("api_call", 0)] };
+        assert!(site.quota.check(&check, NOW).is_ok());
+    }
+    let asks: Vec<_> = names.iter().zip(0..).map(|(name, number)| (name.as_str(), MINUTES, 9 + number % 4)).collect();
+    let told = |(number, _): (i64, _)| match number {
+        number if number % 3 != 0 => None,
+        number if number % 4 < 2 => Some(Decision::Allow),
+        _ => Some(Decision::Deny),
+    };
+    let expected: Vec<_> = (0..).zip(&asks).map(told).collect();
+    for _ in 0..2 {
+        assert_eq!(site.quota.may_use_each(&asks, NOW), expected);
+    }
+    let each: Vec<_> = asks.iter().map(|(name, meter, amount)| site.quota.may_use(name, meter, *amount, NOW)).collect();
+    assert_eq!(each, expected);
+    assert_eq!(site.quota.may_use_each(&[], NOW), []);
+}
+
 /// One thread changes terms and looks, while others ask and the tables are tended.
 #[test]
 fn whoever_changes_terms_sees_them() {
@@ -135,6 +161,8 @@ fn whoever_changes_terms_sees_them() {
             scope.spawn(move || {
                 while !over.load(SeqCst) {
                     assert!(quota.may_use("acme", MINUTES, 1, NOW).is_some());
+                    let each = quota.may_use_each(&[("acme", MINUTES, 1); 20], NOW);
+                    assert!(each.iter().all(Option::is_some));
                     if number == 0 {
                         quota.expire(NOW, 1);
                     }

@@ -23,8 +23,10 @@ use odometer_bench::traffic::{Ids, Spread, TENANTS_DEFAULT, Tally};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+pub(crate) use self::http::micros;
 use self::pace::Pace;
 use self::probe::{Eye, Probe};
+pub(crate) use self::site::Beside;
 use self::site::{Plan, Site};
 use crate::report::{self, CpuTimes, round};
 

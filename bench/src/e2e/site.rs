@@ -59,6 +59,8 @@ pub(crate) struct OnCluster {
 pub(crate) struct Beside {
     process: Child,
     url: String,
+    /// Where it answers gRPC, if its configuration says so.
+    grpc: Option<String>,
     /// Shown only when something goes wrong.
     stderr: PathBuf,
 }
@@ -152,7 +154,7 @@ impl Site {
     pub(crate) fn pid(&self) -> Option<u32> {
         match self {
             Self::InProcess(_) => None,
-            Self::Beside(beside) => Some(beside.process.id()),
+            Self::Beside(beside) => Some(beside.pid()),
             Self::Cluster(site) => site.pid(),
         }
     }
@@ -217,7 +219,7 @@ impl OnCluster {
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.node.as_ref().map(|node| node.process.id())
+        self.node.as_ref().map(Beside::pid)
     }
 
     /// The books that it writes.
@@ -232,7 +234,7 @@ impl OnCluster {
 }
 
 impl Beside {
-    fn start(mut command: Command, data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(mut command: Command, data_dir: &Path) -> anyhow::Result<Self> {
         let stderr = data_dir.join(STDERR);
         let name = command.get_program().to_owned();
         let mut process = command
@@ -243,9 +245,13 @@ impl Beside {
             .with_context(|| format!("{} cannot be started; build it or give --odometer", name.display()))?;
         let stdout = process.stdout.take().context("the process has no output")?;
         // Owned from here on, so that it does not outlive an error.
-        let mut beside = Self { process, url: String::new(), stderr };
+        let mut beside = Self { process, url: String::new(), grpc: None, stderr };
         for line in BufReader::new(stdout).lines() {
-            if let Some(url) = line?.strip_prefix("ready: ") {
+            let line = line?;
+            if let Some(grpc) = line.strip_prefix("grpc: ") {
+                beside.grpc = Some(grpc.trim().to_owned());
+            }
+            if let Some(url) = line.strip_prefix("ready: ") {
                 url.trim().clone_into(&mut beside.url);
                 return Ok(beside);
             }
@@ -265,7 +271,15 @@ impl Beside {
         Ok(())
     }
 
-    fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn grpc(&self) -> Option<&str> {
+        self.grpc.as_deref()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let asked = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
         ensure!(asked.success(), "the process could not be told to stop");
         let status = self.process.wait()?;

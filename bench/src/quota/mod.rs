@@ -1,6 +1,7 @@
 //! Quota: in this process, beside other libraries in the same harness, how exactly many
 //! threads are admitted at a limit, what one check costs, and what it costs while holds
-//! end; on a node, how soon it decides on what was used.
+//! end; on a node, how soon it decides on what was used, and how many checks it answers
+//! over gRPC.
 
 use clap::{Parser, Subcommand};
 use odometer_aggregator::{LiveQuota, LiveState, Options, Processor};
@@ -16,6 +17,8 @@ mod admission;
 mod check;
 mod expiry;
 mod freshness;
+mod stream;
+mod stream_wire;
 
 /// 2026-01-15T00:00:00Z: any time will do, as long as every run has the same.
 const NOW: TimeMs = TimeMs(1_768_435_200_000);
@@ -40,6 +43,8 @@ enum Command {
     Expiry(expiry::Args),
     /// From the acknowledgement of usage until a node decides on it, under load.
     Freshness(freshness::Args),
+    /// Checks per second over gRPC streams, by the batch.
+    Stream(stream::Args),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -48,6 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Command::Check(args) => check::run(args),
         Command::Expiry(args) => expiry::run(args),
         Command::Freshness(args) => freshness::run(args),
+        Command::Stream(args) => stream::run(args),
     }
 }
 

@@ -6,6 +6,7 @@
 //! node) → [`given`] (nobody) → [`expiry`] (what ends by itself) → [`terms`] (what
 //! tenants are entitled to).
 
+mod at_once;
 mod expiry;
 mod given;
 pub(crate) mod owners;
@@ -33,7 +34,7 @@ use crate::api::books::Books;
 use crate::node::Node;
 use crate::node::cells::Cells;
 use crate::node::progress::{Progress, Standing, now};
-use crate::quota::service::{BoxFuture, QuotaRequest, QuotaService};
+use crate::quota::service::{Ask, BoxFuture, QuotaRequest, QuotaService};
 use crate::quota::tallies::Work;
 
 /// The doors for other nodes' questions; no doors for people.
@@ -275,6 +276,10 @@ impl QuotaService for Desk {
         }
         let decided = self.decide_and_write((partition, epoch), &quota, request, now);
         Some(decided.map(|(outcome, _)| answer(outcome, request, (now, lag_ms))))
+    }
+
+    fn may_use(&self, asks: &[Option<Ask<'_>>]) -> Vec<Option<Decision>> {
+        self.decide_at_once(asks)
     }
 
     fn decide(&self, request: QuotaRequest) -> BoxFuture<'_, Result<Answer, QuotaError>> {

@@ -25,10 +25,10 @@ mod validate;
 use std::sync::Arc;
 use std::time::Instant;
 
-use odometer_schemas::quota::{Answer, QuotaError};
+use odometer_schemas::quota::{Answer, Decision, QuotaError};
 
 use self::meters::Meters;
-use self::service::{QuotaRequest, QuotaService};
+use self::service::{Ask, QuotaRequest, QuotaService};
 use self::tallies::{Surface, Tallies};
 use crate::config::Config;
 
@@ -64,6 +64,13 @@ impl Quota {
             None => self.service.decide(request).await,
         };
         self.tallies.count(self.surface, &decided, started.elapsed());
+        decided
+    }
+    /// Decides what of `asks` can be decided from one counter each; one for each.
+    pub(crate) fn may_use(&self, asks: &[Option<Ask<'_>>]) -> Vec<Option<Decision>> {
+        let started = Instant::now();
+        let decided = self.service.may_use(asks);
+        self.tallies.count_all(self.surface, &decided, started.elapsed());
         decided
     }
 }

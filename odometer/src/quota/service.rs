@@ -5,7 +5,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use odometer_schemas::quota::{Answer, Check, Commit, Extend, Plan, QuotaError, Release, Reserve, TenantTerms};
+use odometer_schemas::quota::{
+    Answer, Check, Commit, Decision, Extend, Plan, QuotaError, Release, Reserve, TenantTerms,
+};
 use odometer_schemas::time::TimeMs;
 
 use super::tallies::Work;
@@ -23,11 +25,25 @@ pub(crate) enum QuotaRequest {
     Release(Release),
 }
 
+/// A check of one item, as short as it can be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) meter: &'a str,
+    /// Base units.
+    pub(crate) amount: u64,
+}
+
 /// Who decides.
 pub(crate) trait QuotaService: Send + Sync + 'static {
     /// Decides now what this process can decide at once: a check, a `fast` reservation
     /// on the owner. `None`: use [`QuotaService::decide`].
     fn decide_now(&self, request: &QuotaRequest) -> Option<Result<Answer, QuotaError>>;
+
+    /// Of checks, what can be decided at once from one counter each, all at one moment
+    /// and as [`QuotaService::decide_now`] would; one for each. `None`, also where
+    /// nothing is asked: use that.
+    fn may_use(&self, asks: &[Option<Ask<'_>>]) -> Vec<Option<Decision>>;
 
     /// Decides, wherever the tenant's owner is, and as durably as was asked for.
     fn decide(&self, request: QuotaRequest) -> BoxFuture<'_, Result<Answer, QuotaError>>;

@@ -9,7 +9,7 @@ use odometer_schemas::quota::{
 };
 use odometer_schemas::time::TimeMs;
 
-use super::service::{BoxFuture, QuotaRequest, QuotaService};
+use super::service::{Ask, BoxFuture, QuotaRequest, QuotaService};
 use super::tallies::Work;
 
 /// 2026-11-21T12:00:00Z and the end of its month.
@@ -179,6 +179,15 @@ impl QuotaService for Stub {
             _ => false,
         };
         (is_fast && !self.slow).then(|| self.answer(request))
+    }
+
+    fn may_use(&self, asks: &[Option<Ask<'_>>]) -> Vec<Option<Decision>> {
+        let state = self.lock();
+        let decide = |Ask { tenant, meter, amount }| {
+            let items = [Item { meter: String::from(meter), amount }];
+            (!self.slow && self.trouble.is_none()).then(|| state.look(tenant, &items).decision)
+        };
+        asks.iter().map(|ask| ask.and_then(decide)).collect()
     }
 
     fn decide(&self, request: QuotaRequest) -> BoxFuture<'_, Result<Answer, QuotaError>> {

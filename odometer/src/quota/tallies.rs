@@ -24,13 +24,17 @@ impl Surface {
 /// What became of a question, besides whether the counters were known.
 const OUTCOMES: [&str; 5] = ["allow", "grace", "deny", "refused", "unavailable"];
 
+fn outcome_of_decision(decision: Decision) -> usize {
+    match decision {
+        Decision::Allow => 0,
+        Decision::Grace => 1,
+        Decision::Deny => 2,
+    }
+}
+
 fn outcome_of(decided: &Result<Answer, QuotaError>) -> usize {
     match decided {
-        Ok(answer) => match answer.decision {
-            Decision::Allow => 0,
-            Decision::Grace => 1,
-            Decision::Deny => 2,
-        },
+        Ok(answer) => outcome_of_decision(answer.decision),
         Err(QuotaError::Unavailable { .. }) => 4,
         // Whoever asked can put it right.
         Err(_) => 3,
@@ -56,6 +60,17 @@ impl Tallies {
         let of = &self.0[surface as usize];
         let is_degraded = decided.as_ref().is_ok_and(|answer| answer.degraded);
         of.decided[outcome_of(decided)][usize::from(is_degraded)].fetch_add(1, Relaxed);
+        of.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Counts what of a batch was decided, all with the counters.
+    pub(super) fn count_all(&self, surface: Surface, decided: &[Option<Decision>], took: Duration) {
+        let mut counts = [0; OUTCOMES.len()];
+        decided.iter().flatten().for_each(|decision| counts[outcome_of_decision(*decision)] += 1);
+        let of = &self.0[surface as usize];
+        for (outcome, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            of.decided[outcome][0].fetch_add(count, Relaxed);
+        }
         of.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 }
@@ -156,5 +171,9 @@ mod tests {
         assert_eq!(counts, [[0, 0], [0, 0], [0, 1], [1, 0], [1, 0]]);
         assert_eq!(tallies.0[1].nanoseconds.load(Relaxed), 9_000);
         assert_eq!(tallies.0[0].nanoseconds.load(Relaxed), 0);
+        let batch = [Some(Decision::Allow), None, Some(Decision::Deny), Some(Decision::Allow)];
+        tallies.count_all(Surface::Http, &batch, took);
+        let counts = tallies.0[0].decided.each_ref().map(|[known, _]| known.load(Relaxed));
+        assert_eq!((counts, tallies.0[0].nanoseconds.load(Relaxed)), ([2, 0, 1, 0, 0], 3_000));
     }
 }

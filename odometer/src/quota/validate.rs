@@ -43,10 +43,26 @@ pub(crate) fn tenant(tenant: &str) -> Result<(), QuotaError> {
     text("tenant", tenant, TENANT_BYTES_MAX)
 }
 
+/// Who asks within a tenant: the subject and the key.
+pub(crate) type Within<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// Checks what a check of one item says, as [`validate`] does.
+///
+/// # Errors
+/// [`QuotaError::Invalid`] names the field and the fix.
+pub(crate) fn one_item(tenant: &str, within: Within<'_>, meter: &str) -> Result<(), QuotaError> {
+    names(tenant, within)?;
+    text("meter", meter, METER_BYTES_MAX)
+}
+
 fn who(who: &Who) -> Result<(), QuotaError> {
-    tenant(&who.tenant)?;
-    who.subject.as_ref().map_or(Ok(()), |subject| text("subject", subject, SUBJECT_BYTES_MAX))?;
-    who.key.as_ref().map_or(Ok(()), |key| text("key", key, SUBJECT_BYTES_MAX))
+    names(&who.tenant, (who.subject.as_deref(), who.key.as_deref()))
+}
+
+fn names(tenant_name: &str, (subject, key): Within<'_>) -> Result<(), QuotaError> {
+    tenant(tenant_name)?;
+    subject.map_or(Ok(()), |subject| text("subject", subject, SUBJECT_BYTES_MAX))?;
+    key.map_or(Ok(()), |key| text("key", key, SUBJECT_BYTES_MAX))
 }
 
 fn operation(tenant_name: &str, id: &str, op_id: &str) -> Result<(), QuotaError> {

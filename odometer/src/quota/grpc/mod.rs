@@ -1,9 +1,13 @@
 //! gRPC: our own service, and Envoy's rate-limit service, behind one listener. Messages
 //! come in, the same answers as over HTTP go out. Decides nothing.
 
+mod batch;
+#[cfg(test)]
+mod batch_tests;
 mod convert;
 mod envoy;
 mod proto;
+mod read;
 #[cfg(test)]
 mod real_envoy;
 mod service;

@@ -4,12 +4,14 @@
     unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
+    clippy::default_constructed_unit_structs,
     reason = "generated for any crate"
 )]
 
-/// `odometer.quota.v1`.
+/// `odometer.quota.v1`: messages and clients, and the server, made apart from them.
 pub(super) mod quota {
     tonic::include_proto!("odometer.quota.v1");
+    tonic::include_proto!("odometer.quota.v1.Quota");
 }
 
 /// `envoy.service.ratelimit.v3`.

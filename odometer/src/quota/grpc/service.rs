@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use odometer_schemas::quota::{Answer, QuotaError};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::BATCH_CHECKS_MAX;
-use super::convert::{IntoRequest, answer_of, decision_of, status_of};
+use super::batch::{self, BatchAnswer};
+use super::convert::{IntoRequest, answer_of, status_of};
 use super::proto::quota as wire;
 use super::proto::quota::quota_server;
 use crate::quota::Quota;
@@ -27,45 +28,15 @@ impl Questions {
     }
 }
 
-async fn decide(quota: &Quota, message: impl IntoRequest) -> Result<Answer, QuotaError> {
+pub(super) async fn decide(quota: &Quota, message: impl IntoRequest) -> Result<Answer, QuotaError> {
     let request = message.into_request(&quota.meters)?;
     validate(&request)?;
     quota.decide(request).await
 }
 
-async fn batch(quota: &Quota, batch: wire::CheckBatch) -> Result<wire::CheckBatchAnswer, Status> {
-    let checks = batch.checks.len();
-    if checks > BATCH_CHECKS_MAX {
-        let text = format!("checks has {checks} entries; at most {BATCH_CHECKS_MAX} are answered together");
-        return Err(Status::invalid_argument(text));
-    }
-    let mut answer = wire::CheckBatchAnswer { tag: batch.tag, ..wire::CheckBatchAnswer::default() };
-    answer.decisions.reserve(checks);
-    for (index, check) in (0_u32..).zip(batch.checks) {
-        match decide(quota, check).await {
-            Ok(decided) => {
-                answer.decisions.push(decision_of(decided.decision).into());
-                if batch.with_answers {
-                    answer.answers.push(answer_of(decided, &quota.meters));
-                }
-            }
-            Err(error) => {
-                let status = status_of(&error);
-                let (code, message) = (status.code().into(), status.message().to_owned());
-                answer.errors.push(wire::CheckError { index, code, message });
-                answer.decisions.push(wire::Decision::Undecided.into());
-                if batch.with_answers {
-                    answer.answers.push(wire::Answer::default());
-                }
-            }
-        }
-    }
-    Ok(answer)
-}
-
 #[tonic::async_trait]
 impl quota_server::Quota for Questions {
-    type CheckStreamStream = Pin<Box<dyn Stream<Item = Result<wire::CheckBatchAnswer, Status>> + Send>>;
+    type CheckStreamStream = Pin<Box<dyn Stream<Item = Result<BatchAnswer, Status>> + Send>>;
 
     async fn check(&self, request: Request<wire::CheckRequest>) -> Result<Response<wire::Answer>, Status> {
         self.answer(request.into_inner()).await
@@ -89,12 +60,16 @@ impl quota_server::Quota for Questions {
 
     async fn check_stream(
         &self,
-        request: Request<Streaming<wire::CheckBatch>>,
+        request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Self::CheckStreamStream>, Status> {
         let quota = self.0.clone();
         let answers = request.into_inner().then(move |message| {
             let quota = quota.clone();
-            async move { batch(&quota, message?).await }
+            async move {
+                // Whoever sends without end shares the thread with others.
+                tokio::task::coop::consume_budget().await;
+                batch::answer(&quota, message?).await
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }

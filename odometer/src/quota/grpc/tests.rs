@@ -23,14 +23,14 @@ use crate::quota::stub::Stub;
 use crate::quota::tests::quota_of;
 
 /// A server on a port of its own, and a connection to it.
-struct Rig {
+pub(super) struct Rig {
     channel: Channel,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 impl Rig {
-    async fn start(service: Arc<dyn QuotaService>, config: EnvoyConfig) -> Self {
+    pub(super) async fn start(service: Arc<dyn QuotaService>, config: EnvoyConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
@@ -40,7 +40,7 @@ impl Rig {
         Self { channel, stop, served }
     }
 
-    fn quota(&self) -> QuotaClient<Channel> {
+    pub(super) fn quota(&self) -> QuotaClient<Channel> {
         QuotaClient::new(self.channel.clone())
     }
 
@@ -49,7 +49,7 @@ impl Rig {
         answer.map(tonic::Response::into_inner)
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         drop(self.channel);
         self.stop.send(()).unwrap();
         self.served.await.unwrap().unwrap();
