@@ -254,6 +254,7 @@ impl Lean {
             Err(problem) => problem.into(),
         };
         write::write(&reply, output);
+        lanes::count_answer();
         crate::api::metrics::quota_request(head.route, reply.status, started.elapsed());
         Ok(())
     }
