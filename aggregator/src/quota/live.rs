@@ -3,6 +3,7 @@
 //! Knows no clock: whoever asks says what time it is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, RwLock};
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,10 @@ const ACCOUNTS_MAX: usize = 4_000_000;
 /// Reservations of one partition that are held or remembered, at about half a kilobyte
 /// each.
 const RESERVATIONS_MAX: usize = 4_000_000;
+
+/// Reservations after which they are counted again: so many, for each thread that
+/// decides, there may be above [`RESERVATIONS_MAX`].
+const PLACES_AT_ONCE: usize = 256;
 
 /// Expiries are looked at in steps of this many milliseconds.
 const EXPIRY_STEP_MS: i64 = 250;
@@ -57,6 +62,8 @@ pub(super) struct Shared {
     version: AtomicU64,
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
     pub(super) holds: Map<Box<str>, Arc<Hold>>,
+    /// Reservations that there is room for, of those that were counted last.
+    free: AtomicUsize,
     /// By the step in which their time may be over, in lists of [`LIST_MAX`].
     expiries: Mutex<Expiries>,
     /// Reservations that nobody ended in time.
@@ -82,6 +89,7 @@ impl LiveQuota {
             version: AtomicU64::new(0),
             anchors: RwLock::default(),
             holds: Map::default(),
+            free: AtomicUsize::new(0),
             expiries: Mutex::default(),
             expired: AtomicU64::new(0),
         };
@@ -382,8 +390,17 @@ impl Shared {
         self.holds.get(&*hold_key(tenant, id)).map(|hold| Arc::clone(hold.value()))
     }
 
+    /// Takes the place of one more reservation.
     pub(super) fn has_room(&self) -> Result<(), QuotaError> {
-        if self.holds.len() < RESERVATIONS_MAX {
+        let take = |free: usize| free.checked_sub(1);
+        let is_taken = || self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if is_taken() {
+            return Ok(());
+        }
+        // Counting takes every lock of the map, so a number of places is given out at once.
+        let free = RESERVATIONS_MAX.saturating_sub(self.holds.len());
+        self.free.store(free.min(PLACES_AT_ONCE), Ordering::Relaxed);
+        if is_taken() {
             return Ok(());
         }
         Err(QuotaError::Unavailable {
@@ -435,7 +452,9 @@ fn layers(who: &Who) -> impl Iterator<Item = (Scope, &str)> {
 
 /// Ids hold no control characters, so that nothing else reads the same.
 pub(super) fn hold_key(tenant: &str, id: &str) -> Box<str> {
-    format!("{tenant}\0{id}").into()
+    let mut key = String::with_capacity(tenant.len() + 1 + id.len());
+    key.extend([tenant, "\0", id]);
+    key.into()
 }
 
 fn unknown_meter(meter: &str) -> QuotaError {

@@ -130,12 +130,15 @@ impl Desk {
     }
 
     fn here(&self, partition: u32) -> Option<(LiveQuota, u64)> {
-        let progress = self.progress.of(partition);
-        if progress.standing() != Standing::Authoritative || !self.progress.may_decide() {
-            return None;
-        }
-        let epoch = progress.epoch.load(Ordering::Acquire);
+        let epoch = self.epoch_here(partition)?;
         self.cells.quota(partition).map(|quota| (quota, epoch))
+    }
+
+    /// The epoch in which this node decides about a partition, if it may.
+    fn epoch_here(&self, partition: u32) -> Option<u64> {
+        let progress = self.progress.of(partition);
+        let may = progress.standing() == Standing::Authoritative && self.progress.may_decide();
+        may.then(|| progress.epoch.load(Ordering::Acquire))
     }
 
     async fn seat(&self, partition: u32) -> Seat {
@@ -265,17 +268,21 @@ fn answer(outcome: Outcome, request: &QuotaRequest, (now, lag_ms): (TimeMs, i64)
 
 impl QuotaService for Desk {
     fn decide_now(&self, request: &QuotaRequest) -> Option<Result<Answer, QuotaError>> {
-        let partition = self.cells.partition_of(tenant_of(request));
-        let (quota, epoch) = self.here(partition)?;
-        let (now, lag_ms) = (now(), self.progress.of(partition).lag_ms());
-        if !is_durable(request) {
-            return Some(ask(&quota, request, now).map(|outcome| answer(outcome, request, (now, lag_ms))));
-        }
         if is_strict(request) {
             return None;
         }
-        let decided = self.decide_and_write((partition, epoch), &quota, request, now);
-        Some(decided.map(|(outcome, _)| answer(outcome, request, (now, lag_ms))))
+        let partition = self.cells.partition_of(tenant_of(request));
+        let progress = self.progress.of(partition);
+        let epoch = self.epoch_here(partition)?;
+        let (now, lag_ms) = (now(), progress.lag_ms());
+        self.cells.with_quota(partition, |quota| {
+            let outcome = if is_durable(request) {
+                self.decide_and_write((partition, epoch), quota, request, now)?.0
+            } else {
+                ask(quota, request, now)?
+            };
+            Ok(answer(outcome, request, (now, lag_ms)))
+        })
     }
 
     fn may_use(&self, asks: &[Option<Ask<'_>>]) -> Vec<Option<Decision>> {

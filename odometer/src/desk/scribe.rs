@@ -11,9 +11,10 @@ use odometer_schemas::control::Control;
 use odometer_schemas::envelope::{Origin, encode_control};
 use odometer_schemas::limits::ENVELOPE_BYTES_MAX;
 use odometer_schemas::quota::{Action, HeldItem, QuotaError, QuotaOperation};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Operations that may wait in front of one partition. A full queue is 503: at some
 /// hundred thousand operations a second it is what a log that stalls collects in tens
@@ -23,6 +24,9 @@ const QUEUE_OPERATIONS: usize = 8_192;
 const ENVELOPE_OPERATIONS_MAX: usize = 512;
 /// Bytes of operations in one envelope: leaves room for the frame.
 const ENVELOPE_OPERATION_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - 1024;
+/// How long operations that nobody waits for gather: far within the 5 ms in which the
+/// log has them, and long enough that their envelopes, and who reads them, are few.
+const GATHER: Duration = Duration::from_millis(1);
 /// How long an envelope that the log does not take is offered again.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Pause before it is offered again.
@@ -33,12 +37,21 @@ pub(super) type Written = oneshot::Receiver<Result<Appended, AppendError>>;
 
 /// The queues of all partitions, and the tasks that empty them.
 pub(super) struct Scribe {
-    queues: Vec<Sender<Entry>>,
+    queues: Vec<Queue>,
     tasks: JoinSet<()>,
 }
 
+struct Queue {
+    entries: Sender<Entry>,
+    /// Somebody waits for an operation.
+    waiting: Arc<Notify>,
+}
+
 /// A place in a partition's queue, taken before anything is decided.
-pub(super) struct Place<'a>(tokio::sync::mpsc::Permit<'a, Entry>);
+pub(super) struct Place<'a> {
+    permit: Permit<'a, Entry>,
+    waiting: &'a Notify,
+}
 
 struct Entry {
     /// Of the node that decided.
@@ -54,9 +67,9 @@ impl Scribe {
         let mut tasks = JoinSet::new();
         let queues = (0..log.partitions())
             .map(|partition| {
-                let (queue, inbox) = channel(QUEUE_OPERATIONS);
-                tasks.spawn(write_all(partition, Arc::clone(log), inbox));
-                queue
+                let ((entries, inbox), waiting) = (channel(QUEUE_OPERATIONS), Arc::default());
+                tasks.spawn(write_all(partition, Arc::clone(log), (inbox, Arc::clone(&waiting))));
+                Queue { entries, waiting }
             })
             .collect();
         Self { queues, tasks }
@@ -64,14 +77,14 @@ impl Scribe {
 
     /// A place in the queue of `partition`, now.
     pub(super) fn place(&self, partition: u32) -> Result<Place<'_>, QuotaError> {
-        let queue = &self.queues[partition as usize];
+        let Queue { entries, waiting } = &self.queues[partition as usize];
         let full = |_| QuotaError::Unavailable { why: "the log is behind with decisions".to_owned() };
-        queue.try_reserve().map(Place).map_err(full)
+        entries.try_reserve().map(|permit| Place { permit, waiting }).map_err(full)
     }
 
     /// Operations that wait in all queues.
     pub(super) fn queued(&self) -> usize {
-        self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
+        self.queues.iter().map(|queue| queue.entries.max_capacity() - queue.entries.capacity()).sum()
     }
 
     /// Writes what waits, and ends.
@@ -84,20 +97,27 @@ impl Scribe {
 impl Place<'_> {
     /// Hands an operation over that nobody waits for.
     pub(super) fn write(self, epoch: u64, operation: QuotaOperation) {
-        self.0.send(Entry { epoch, operation, written: None });
+        self.permit.send(Entry { epoch, operation, written: None });
     }
 
     /// Hands an operation over and tells where it went.
     pub(super) fn write_and_tell(self, epoch: u64, operation: QuotaOperation) -> Written {
         let (tell, written) = oneshot::channel();
-        self.0.send(Entry { epoch, operation, written: Some(tell) });
+        self.permit.send(Entry { epoch, operation, written: Some(tell) });
+        self.waiting.notify_one();
         written
     }
 }
 
-async fn write_all(partition: u32, log: Arc<dyn LogAppender>, mut inbox: Receiver<Entry>) {
+async fn write_all(partition: u32, log: Arc<dyn LogAppender>, (mut inbox, waiting): (Receiver<Entry>, Arc<Notify>)) {
     let mut gathered = Vec::new();
     while inbox.recv_many(&mut gathered, ENVELOPE_OPERATIONS_MAX).await > 0 {
+        if gathered.iter().all(|entry| entry.written.is_none()) {
+            // Meanwhile nobody who decides has to wake this task.
+            let _ = timeout(GATHER, waiting.notified()).await;
+            let room = ENVELOPE_OPERATIONS_MAX - gathered.len();
+            gathered.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(room));
+        }
         while !gathered.is_empty() {
             let rest = gathered.split_off(fitting(&gathered));
             write_one(partition, log.as_ref(), std::mem::replace(&mut gathered, rest)).await;

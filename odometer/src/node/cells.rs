@@ -1,20 +1,22 @@
 //! The live counters of the partitions that this node counts, and the decisions on
 //! them, one set each: a partition that goes takes its own with it, whole and at once.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use odometer_aggregator::{LiveCells, LiveQuota, LiveState, LiveUsage};
 use odometer_schemas::partition::partition_of;
 
 /// Live counters by partition. Clones show the same.
 #[derive(Clone, Debug)]
 pub struct Cells {
-    partitions: Arc<[RwLock<Option<LiveState>>]>,
+    /// Looked at by every decision: swapped, so that none writes to what others read.
+    partitions: Arc<[ArcSwapOption<LiveState>]>,
 }
 
 impl Cells {
     pub(crate) fn new(partitions: u32) -> Self {
-        Self { partitions: (0..partitions).map(|_| RwLock::default()).collect() }
+        Self { partitions: (0..partitions).map(|_| ArcSwapOption::empty()).collect() }
     }
 
     /// The live counters of `tenant` by meter and period; none when another node
@@ -33,7 +35,12 @@ impl Cells {
     /// Where a partition's quota is decided, if this node counts it.
     #[must_use]
     pub fn quota(&self, partition: u32) -> Option<LiveQuota> {
-        self.of(partition).map(|live| live.quota)
+        self.with_quota(partition, LiveQuota::clone)
+    }
+
+    /// The same for a look that is brief.
+    pub(crate) fn with_quota<T>(&self, partition: u32, look: impl FnOnce(&LiveQuota) -> T) -> Option<T> {
+        self.slot(partition).load().as_ref().map(|live| look(&live.quota))
     }
 
     /// Tenants with live counters.
@@ -47,22 +54,18 @@ impl Cells {
     }
 
     pub(crate) fn show(&self, partition: u32, live: LiveState) {
-        *self.slot(partition).write().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        self.slot(partition).store(Some(Arc::new(live)));
     }
 
     pub(crate) fn withdraw(&self, partition: u32) {
-        *self.slot(partition).write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.slot(partition).store(None);
     }
 
     fn cells(&self, partition: u32) -> Option<LiveCells> {
-        self.of(partition).map(|live| live.cells)
+        self.slot(partition).load().as_ref().map(|live| live.cells.clone())
     }
 
-    fn of(&self, partition: u32) -> Option<LiveState> {
-        self.slot(partition).read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn slot(&self, partition: u32) -> &RwLock<Option<LiveState>> {
+    fn slot(&self, partition: u32) -> &ArcSwapOption<LiveState> {
         &self.partitions[partition as usize]
     }
 }

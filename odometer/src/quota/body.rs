@@ -1,6 +1,8 @@
 //! JSON bodies in, checked requests out. An unknown field is refused by its name, an
 //! amount keeps its text until the meter's scale is known. Decides nothing.
 
+use std::borrow::Cow;
+
 use odometer_schemas::quota::{Check, Commit, Durability, Extend, Item, Release, Reserve, Who};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -146,7 +148,9 @@ pub(crate) fn request_of(door: Door, body: &[u8], meters: &Meters) -> Result<Quo
 
 /// An id that nobody else has: for callers who do not repeat their requests.
 pub(crate) fn random_id() -> String {
-    format!("{:032x}", rand::random::<u128>())
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = rand::random::<u128>();
+    (0..32).map(|place| char::from(DIGITS[(random >> (4 * place)) as usize & 15])).collect()
 }
 
 /// Reads JSON; an error names the place.
@@ -185,11 +189,11 @@ fn amounts(items: Vec<ItemBody<'_>>, meters: &Meters) -> Result<Vec<Item>, Probl
 }
 
 /// The digits of a JSON number, or the text of a JSON string.
-fn decimal_text(raw: &RawValue) -> Result<String, Problem> {
+fn decimal_text(raw: &RawValue) -> Result<Cow<'_, str>, Problem> {
     let text = raw.get();
     match text.as_bytes().first() {
-        Some(b'"') => parse::<String>(text.as_bytes()),
-        Some(b'-' | b'0'..=b'9') => Ok(text.to_owned()),
+        Some(b'"') => parse::<String>(text.as_bytes()).map(Cow::Owned),
+        Some(b'-' | b'0'..=b'9') => Ok(Cow::Borrowed(text)),
         _ => {
             let detail = format!("`amount` must be a number or decimal text, not `{}`", quoted(text));
             let fix = "write 3, 1.5 or \"1.5\", in the meter's unit";

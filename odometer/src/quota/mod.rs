@@ -20,6 +20,7 @@ pub(crate) mod tallies;
 pub(crate) mod terms;
 #[cfg(test)]
 mod tests;
+mod text;
 mod validate;
 
 use std::sync::Arc;
@@ -56,13 +57,21 @@ impl Quota {
         Self { surface, ..self }
     }
 
+    /// Decides at once, or not yet: see [`QuotaService::decide_now`].
+    pub(crate) fn decide_now(&self, request: &QuotaRequest) -> Option<Result<Answer, QuotaError>> {
+        let started = Instant::now();
+        let decided = self.service.decide_now(request)?;
+        self.tallies.count(self.surface, &decided, started.elapsed());
+        Some(decided)
+    }
+
     /// Decides at once where that is possible.
     pub(crate) async fn decide(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
+        if let Some(decided) = self.decide_now(&request) {
+            return decided;
+        }
         let started = Instant::now();
-        let decided = match self.service.decide_now(&request) {
-            Some(decided) => decided,
-            None => self.service.decide(request).await,
-        };
+        let decided = self.service.decide(request).await;
         self.tallies.count(self.surface, &decided, started.elapsed());
         decided
     }

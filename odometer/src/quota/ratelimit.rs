@@ -3,7 +3,6 @@
 //! member per limit. Unlimited ones are left out, since a policy needs a quota.
 
 use std::cell::Cell;
-use std::fmt::Write;
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
@@ -13,11 +12,13 @@ use odometer_schemas::time::TimeMs;
 /// Largest integer of a structured field (RFC 9651, section 3.3.1).
 const INTEGER_MAX: i64 = 999_999_999_999_999;
 const SECOND_MS: i64 = 1_000;
+/// What a list of one limit takes, and most of two.
+const LIST_BYTES: usize = 128;
 
 /// `"pro/agent_minute/tenant";q=600000000;w=2592000`: what is granted, and per which
 /// time. A concurrency limit has no window.
 pub(crate) fn policies(limits: &[LimitState]) -> String {
-    let mut list = String::new();
+    let mut list = String::with_capacity(LIST_BYTES);
     for limit in limits {
         if let Some(granted) = limit.limit {
             member(&mut list, &limit.policy);
@@ -32,7 +33,7 @@ pub(crate) fn policies(limits: &[LimitState]) -> String {
 
 /// `"pro/agent_minute/tenant";r=1200;t=86400`: what is left, and for how long.
 pub(crate) fn standing(limits: &[LimitState], now: TimeMs) -> String {
-    let mut list = String::new();
+    let mut list = String::with_capacity(LIST_BYTES);
     for limit in limits {
         if let (Some(_), Some(remaining)) = (limit.limit, limit.remaining) {
             member(&mut list, &limit.policy);
@@ -57,20 +58,26 @@ fn member(list: &mut String, policy: &str) {
         list.push_str(", ");
     }
     list.push('"');
-    for letter in policy.chars() {
-        match letter {
-            '"' | '\\' => list.extend(['\\', letter]),
-            ' '..='~' => list.push(letter),
-            // A string holds printable ASCII only.
-            _ => list.push('?'),
-        }
+    if policy.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        list.push_str(policy);
+    } else {
+        list.extend(
+            policy
+                .chars()
+                .flat_map(|letter| match letter {
+                    '"' | '\\' => [Some('\\'), Some(letter)],
+                    ' '..='~' => [None, Some(letter)],
+                    // A string holds printable ASCII only.
+                    _ => [None, Some('?')],
+                })
+                .flatten(),
+        );
     }
     list.push('"');
 }
 
 fn parameter(list: &mut String, name: &str, value: i64) {
-    // Writing to memory cannot fail.
-    let _ = write!(list, ";{name}={}", value.clamp(0, INTEGER_MAX));
+    list.extend([";", name, "=", itoa::Buffer::new().format(value.clamp(0, INTEGER_MAX))]);
 }
 
 /// The length of the month that ends at `end`, in seconds: periods are months, of the

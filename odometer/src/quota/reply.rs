@@ -1,14 +1,13 @@
 //! Answers in, HTTP replies out: status, JSON, and the header fields that tell how the
 //! limits stand. Says the same whichever server sends it.
 
-use std::fmt;
-
 use odometer_schemas::quota::{Answer, Decision, LimitState, QuotaError};
 use odometer_schemas::time::TimeMs;
 use serde::Serialize;
 
 use super::meters::Meters;
 use super::ratelimit;
+use super::text::{Digits, Moment};
 use crate::api::problem::{self, Problem, ProblemKind};
 
 /// What a person whose work was stopped reads.
@@ -18,6 +17,8 @@ const DENIED_TYPE: &str = "https://iana.org/assignments/http-problem-types#quota
 /// When to ask again for a slot, and while quota is unavailable, in seconds: both may
 /// change at any moment.
 const RETRY_SOON_S: i64 = 1;
+/// What an answer about one limit takes, and most about two.
+const BODY_BYTES: usize = 512;
 
 /// A reply, ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +46,8 @@ impl Reply {
         let now = now_of(answer);
         let is_denied = answer.decision == Decision::Deny;
         let shown = Shown::of(answer, meters);
-        let body = if is_denied {
+        let mut body = Vec::with_capacity(BODY_BYTES);
+        let written = if is_denied {
             let denied = Denied {
                 r#type: DENIED_TYPE,
                 title: DENIED,
@@ -55,17 +57,18 @@ impl Reply {
                 violated_policies: &answer.violated,
                 answer: shown,
             };
-            serde_json::to_vec(&denied)
+            serde_json::to_writer(&mut body, &denied)
         } else {
-            serde_json::to_vec(&shown)
+            serde_json::to_writer(&mut body, &shown)
         };
+        written.expect("texts and numbers always serialise");
         Self {
             status: if is_denied { 429 } else { 200 },
             content_type: if is_denied { problem::CONTENT_TYPE } else { "application/json" },
             policies: ratelimit::policies(&answer.limits),
             standing: ratelimit::standing(&answer.limits, now),
             retry_after_s: is_denied.then(|| retry_after_s(answer, now)),
-            body: body.expect("texts and numbers always serialise"),
+            body,
         }
     }
 
@@ -155,10 +158,10 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reservation_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Text<TimeMs>>,
+    expires_at: Option<Moment>,
     limits: Vec<ShownLimit<'a>>,
     violated: &'a [String],
-    as_of: Text<TimeMs>,
+    as_of: Moment,
     lag_ms: i64,
     degraded: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -171,12 +174,12 @@ struct ShownLimit<'a> {
     scope: &'static str,
     meter: &'a str,
     unit: &'a str,
-    limit: Option<Text<i64>>,
-    hard_limit: Option<Text<i64>>,
-    used: Text<i64>,
-    reserved: Text<i64>,
-    remaining: Option<Text<i64>>,
-    resets_at: Option<Text<TimeMs>>,
+    limit: Option<Digits>,
+    hard_limit: Option<Digits>,
+    used: Digits,
+    reserved: Digits,
+    remaining: Option<Digits>,
+    resets_at: Option<Moment>,
 }
 
 impl<'a> Shown<'a> {
@@ -186,32 +189,23 @@ impl<'a> Shown<'a> {
             scope: limit.scope.name(),
             meter: &limit.meter,
             unit: meters.base_unit(&limit.meter),
-            limit: limit.limit.map(Text),
-            hard_limit: limit.hard_limit.map(Text),
-            used: Text(limit.used),
-            reserved: Text(limit.reserved),
-            remaining: limit.remaining.map(Text),
-            resets_at: limit.resets_at.map(Text),
+            limit: limit.limit.map(Digits),
+            hard_limit: limit.hard_limit.map(Digits),
+            used: Digits(limit.used),
+            reserved: Digits(limit.reserved),
+            remaining: limit.remaining.map(Digits),
+            resets_at: limit.resets_at.map(Moment),
         };
         Self {
             decision: answer.decision.name(),
             reservation_id: answer.reservation_id.as_deref(),
-            expires_at: answer.expires_at.map(Text),
+            expires_at: answer.expires_at.map(Moment),
             limits: answer.limits.iter().map(limit).collect(),
             violated: &answer.violated,
-            as_of: Text(answer.as_of),
+            as_of: Moment(answer.as_of),
             lag_ms: answer.lag_ms,
             degraded: answer.degraded,
             late: answer.late,
         }
-    }
-}
-
-/// What is shown as a text.
-struct Text<T>(T);
-
-impl<T: fmt::Display> Serialize for Text<T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }

@@ -2,11 +2,14 @@
 //! `POST /v1/quota/reservations` are read, decided and answered where their bytes
 //! arrive, without a router. Whatever else comes on a connection is handed, with the
 //! bytes that were read, to the router's own server, for the rest of the connection.
+//! Threads of their own do that, see [`lanes`].
 //! Bodies are read and replies made by the code that the router uses.
 
 mod head;
+mod lanes;
 mod patience;
 mod prefixed;
+mod slice;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -22,17 +25,22 @@ use bytes::BytesMut;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use odometer_schemas::quota::{Answer, QuotaError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::head::{Head, Seen};
+use self::lanes::Lanes;
 use self::patience::{Patience, Times, with_patient_body};
 use self::prefixed::Prefixed;
 use super::Quota;
 use super::body::{BODY_BYTES_MAX, request_of};
 use super::reply::Reply;
+use super::service::QuotaRequest;
 
 /// What is read at once: several requests of a busy client.
 const READ_BYTES: usize = 16 * 1024;
@@ -48,7 +56,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until `stop` is done and open requests have been answered.
 ///
 /// # Errors
-/// Never now; a failed accept is repeated.
+/// When a thread that answers cannot be had, or has ended. A failed accept is repeated.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -64,43 +72,51 @@ async fn serve_within(
     (router, quota): (Router, Option<Quota>),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = router.layer(map_request(move |request| ready(with_patient_body(request, times.transfer))));
     let places = Arc::new(Semaphore::new(connections_max));
     let (stopping, stopped) = watch::channel(false);
-    let mut connections = JoinSet::new();
+    // Not bounded itself: each connection in it holds a place.
+    let (back, mut parting) = unbounded_channel();
+    let lean = |quota| Lean { quota, stopped: stopped.clone(), times, home: Handle::current(), back: back.clone() };
+    let mut lanes = quota.map(|quota| Lanes::start(&lean(quota))).transpose()?;
+    drop(back);
+    let mut routed = Routed::new(router, stopped, times);
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
             accepted = accept(&listener, &places) => match accepted {
-                Ok((stream, place)) => {
-                    let connection = Connection { router: router.clone(), quota: quota.clone(), stopped: stopped.clone(), times };
-                    connections.spawn(async move {
-                        let _place = place;
-                        connection.run(stream).await
-                    });
+                Ok((stream, place)) => match &lanes {
+                    Some(lanes) => lanes.take(stream, place)?,
+                    None => routed.serve(Parting { stream, read: BytesMut::new(), place })?,
                 }
                 Err(error) => {
                     tracing::debug!("a connection was not accepted: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(ended) = connections.join_next() => resume(ended),
+            Some(parting) = parting.recv() => routed.serve(parting)?,
+            Some(ended) = routed.connections.join_next() => resume(ended),
         }
     }
     // Whoever connects from here on is told at once that nobody listens.
     drop(listener);
     stopping.send_replace(true);
-    while let Some(ended) = connections.join_next().await {
-        resume(ended);
+    lanes.iter_mut().for_each(Lanes::close);
+    loop {
+        tokio::select! {
+            Some(parting) = parting.recv() => routed.serve(parting)?,
+            Some(ended) = routed.connections.join_next() => resume(ended),
+            else => return Ok(()),
+        }
     }
-    Ok(())
 }
 
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+/// The next connection, once there is a place for it; of no runtime yet.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(std::net::TcpStream, Place)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    Ok((listener.accept().await?.0, place))
+    let stream = listener.accept().await?.0.into_std()?;
+    stream.set_nodelay(true)?;
+    Ok((stream, place))
 }
 
 /// A panic of one request is our own bug: it has been printed, and ends its connection
@@ -111,23 +127,75 @@ fn resume(ended: Result<io::Result<()>, tokio::task::JoinError>) {
     }
 }
 
-struct Connection {
-    router: Router,
-    quota: Option<Quota>,
-    stopped: watch::Receiver<bool>,
-    times: Times,
+/// One of the connections that there may be at once.
+type Place = OwnedSemaphorePermit;
+
+/// A connection that is for the router, and what was read of it.
+struct Parting {
+    stream: std::net::TcpStream,
+    read: BytesMut,
+    place: Place,
 }
 
-impl Connection {
-    async fn run(mut self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let Some(quota) = self.quota.take() else { return self.hand_over(stream, BytesMut::new()).await };
+/// Connections of the router's own server.
+struct Routed {
+    router: Router,
+    stopped: watch::Receiver<bool>,
+    times: Times,
+    connections: JoinSet<io::Result<()>>,
+}
+
+impl Routed {
+    fn new(router: Router, stopped: watch::Receiver<bool>, times: Times) -> Self {
+        let router = router.layer(map_request(move |request| ready(with_patient_body(request, times.transfer))));
+        Self { router, stopped, times, connections: JoinSet::new() }
+    }
+
+    fn serve(&mut self, parting: Parting) -> io::Result<()> {
+        let Parting { stream, read, place } = parting;
+        let io = TokioIo::new(Prefixed::new(read.freeze(), TcpStream::from_std(stream)?));
+        let service = TowerToHyperService::new(self.router.clone());
+        // Bounds the time between two requests as well, and so is not the shorter one.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.times.quiet)
+            .serve_connection(io, service)
+            .with_upgrades();
+        let mut stopped = self.stopped.clone();
+        self.connections.spawn(async move {
+            let _place = place;
+            tokio::pin!(connection);
+            loop {
+                tokio::select! {
+                    served = connection.as_mut() => return served.map_err(io::Error::other),
+                    Ok(()) = stopped.changed() => connection.as_mut().graceful_shutdown(),
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// What answers on the short way.
+#[derive(Clone)]
+struct Lean {
+    quota: Quota,
+    stopped: watch::Receiver<bool>,
+    times: Times,
+    /// Where decisions are waited for.
+    home: Handle,
+    back: UnboundedSender<Parting>,
+}
+
+impl Lean {
+    /// Answers on a connection until it ends, or gives it back with what was read.
+    async fn run(mut self, mut stream: TcpStream) -> io::Result<Option<(TcpStream, BytesMut)>> {
         let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), Vec::with_capacity(READ_BYTES));
         let mut patience = Patience::new(self.times);
         loop {
-            let seen = answer_all(&quota, &mut input, &mut output).await;
+            let seen = self.answer_all(&mut input, &mut output).await?;
             if !output.is_empty() {
-                tokio::time::timeout(self.times.transfer, stream.write_all(&output)).await??;
+                self.write(&mut stream, &output).await?;
                 output.clear();
                 patience.rest();
             }
@@ -135,65 +203,70 @@ impl Connection {
                 Seen::Ours(_) => continue,
                 Seen::Part if input.is_empty() => {}
                 Seen::Part => patience.begun(),
-                Seen::Other => return self.hand_over(stream, input).await,
+                Seen::Other => return Ok(Some((stream, input))),
             }
             if *self.stopped.borrow() {
-                return Ok(());
+                return Ok(None);
             }
             input.reserve(READ_BYTES);
             let read = tokio::select! {
                 read = stream.read_buf(&mut input) => read?,
-                () = patience.over() => return Ok(()),
+                () = patience.over() => return Ok(None),
                 // A request that has begun to arrive is not waited for: it was not read.
-                _ = self.stopped.changed() => return Ok(()),
+                _ = self.stopped.changed() => return Ok(None),
             };
             if read == 0 {
-                return Ok(());
+                return Ok(None);
             }
         }
     }
 
-    async fn hand_over(mut self, stream: TcpStream, read: BytesMut) -> io::Result<()> {
-        let io = TokioIo::new(Prefixed::new(read.freeze(), stream));
-        let service = TowerToHyperService::new(self.router);
-        // Bounds the time between two requests as well, and so is not the shorter one.
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.times.quiet)
-            .serve_connection(io, service)
-            .with_upgrades();
-        tokio::pin!(connection);
+    /// Writes all of it, mostly at once.
+    async fn write(&self, stream: &mut TcpStream, output: &[u8]) -> io::Result<()> {
+        let written = match stream.try_write(output) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            written => written?,
+        };
+        if written < output.len() {
+            tokio::time::timeout(self.times.transfer, stream.write_all(&output[written..])).await??;
+        }
+        Ok(())
+    }
+
+    /// Answers every whole request at the beginning of `input`; what stopped it.
+    async fn answer_all(&self, input: &mut BytesMut, output: &mut Vec<u8>) -> io::Result<Seen> {
         loop {
-            tokio::select! {
-                served = connection.as_mut() => return served.map_err(io::Error::other),
-                Ok(()) = self.stopped.changed() => connection.as_mut().graceful_shutdown(),
+            match head::look(input) {
+                Seen::Ours(head) if output.len() < WRITE_BYTES_MAX => {
+                    let whole = head.head_bytes + head.body_bytes;
+                    self.answer(&head, &input[head.head_bytes..whole], output).await?;
+                    let _ = input.split_to(whole);
+                }
+                seen => return Ok(seen),
             }
         }
     }
-}
 
-/// Answers every whole request at the beginning of `input`; what stopped it.
-async fn answer_all(quota: &Quota, input: &mut BytesMut, output: &mut Vec<u8>) -> Seen {
-    loop {
-        match head::look(input) {
-            Seen::Ours(head) if output.len() < WRITE_BYTES_MAX => {
-                let whole = head.head_bytes + head.body_bytes;
-                answer(quota, &head, &input[head.head_bytes..whole], output).await;
-                let _ = input.split_to(whole);
-            }
-            seen => return seen,
-        }
+    async fn answer(&self, head: &Head, body: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
+        let started = Instant::now();
+        let reply = match request_of(head.door.clone(), body, &self.quota.meters) {
+            Ok(request) => Reply::of(self.decide(request).await?, &self.quota.meters),
+            Err(problem) => problem.into(),
+        };
+        write::write(&reply, output);
+        lanes::count_answer();
+        crate::api::metrics::quota_request(head.route, reply.status, started.elapsed());
+        Ok(())
     }
-}
 
-async fn answer(quota: &Quota, head: &Head, body: &[u8], output: &mut Vec<u8>) {
-    let started = Instant::now();
-    let reply = match request_of(head.door.clone(), body, &quota.meters) {
-        Ok(request) => Reply::of(quota.decide(request).await, &quota.meters),
-        Err(problem) => problem.into(),
-    };
-    write::write(&reply, output);
-    crate::api::metrics::quota_request(head.route, reply.status, started.elapsed());
+    /// Decides here, at once, or where waiting is no matter.
+    async fn decide(&self, request: QuotaRequest) -> io::Result<Result<Answer, QuotaError>> {
+        if let Some(decided) = self.quota.decide_now(&request) {
+            return Ok(decided);
+        }
+        let quota = self.quota.clone();
+        self.home.spawn(async move { quota.decide(request).await }).await.map_err(io::Error::other)
+    }
 }
 
 const _: () = assert!(BODY_BYTES_MAX > READ_BYTES, "a body may need several reads");

@@ -144,6 +144,37 @@ async fn a_stop_ends_idle_connections() {
     }
 }
 
+#[tokio::test]
+async fn every_lane_answers() {
+    let (first, _stop, _) = start(true).await;
+    let address = first.peer_addr().unwrap();
+    let mut streams = vec![first];
+    for _ in 0..4 * std::thread::available_parallelism().unwrap().get() {
+        streams.push(TcpStream::connect(address).await.unwrap());
+    }
+    for _ in 0..2 {
+        for stream in &mut streams {
+            stream.write_all(check("1").as_bytes()).await.unwrap();
+        }
+        for stream in &mut streams {
+            assert_eq!(reply(stream).await.0, "HTTP/1.1 200 OK");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_given_up_lets_go_of_its_connections() {
+    for half in ["", &check("1")[..40], "GET /v1/plans HTT"] {
+        let (mut stream, _stop, served) = start(true).await;
+        stream.write_all(check("1").as_bytes()).await.unwrap();
+        reply(&mut stream).await;
+        stream.write_all(half.as_bytes()).await.unwrap();
+        served.abort();
+        assert!(served.await.unwrap_err().is_cancelled());
+        assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)), "{half}");
+    }
+}
+
 const SOON: Duration = Duration::from_secs(1);
 const NEVER: Duration = Duration::from_secs(86_400);
 

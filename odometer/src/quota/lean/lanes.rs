@@ -1,0 +1,152 @@
+//! Threads that answer what is asked often. Each has a share of the connections to
+//! itself: a connection that is ready wakes its own thread and nobody else's, and is
+//! read, decided and answered there. A connection that asks for anything else leaves
+//! for the router's runtime.
+
+use std::cell::Cell;
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{JoinHandle, available_parallelism};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{Lean, Parting, Place, resume, slice};
+
+/// Answers after which a lane lets others run before it looks for more: it is not
+/// interrupted in time, because Linux looks at time slices at the timer's tick only,
+/// and then whoever shares the processor, such as a proxy with the next requests, would
+/// wait for milliseconds. A yield for each would cost who asks one by one.
+const ANSWERS_IN_A_ROW: u32 = 8;
+
+thread_local! {
+    static IN_A_ROW: Cell<u32> = const { Cell::new(0) };
+}
+
+/// One more request was answered by this thread.
+pub(super) fn count_answer() {
+    IN_A_ROW.set(IN_A_ROW.get().saturating_add(1));
+}
+
+/// Called when everything that was ready is answered.
+fn give_way() {
+    if IN_A_ROW.get() >= ANSWERS_IN_A_ROW {
+        IN_A_ROW.set(0);
+        std::thread::yield_now();
+    }
+}
+
+/// All lanes. Dropped, they let go of every connection that they still have.
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    /// Dropped before the threads are joined.
+    alive: Option<watch::Sender<()>>,
+}
+
+struct Lane {
+    /// Not bounded itself: each connection in it holds a place. None once no more come.
+    inbox: Option<UnboundedSender<Arrival>>,
+    open: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Arrival {
+    stream: TcpStream,
+    place: Place,
+    _open: Open,
+}
+
+/// One connection of a lane, while it is there.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Lanes {
+    /// One for each processor that this process may use.
+    ///
+    /// # Errors
+    /// When a thread or its poll cannot be had.
+    pub(super) fn start(lean: &Lean) -> io::Result<Self> {
+        let (alive, ended) = watch::channel(());
+        let mut lanes = Self { lanes: Vec::new(), alive: Some(alive) };
+        for number in 0..available_parallelism().map_or(1, usize::from) {
+            lanes.lanes.push(Lane::start(number, lean.clone(), ended.clone())?);
+        }
+        Ok(lanes)
+    }
+
+    /// Gives a connection to the lane that has the fewest.
+    ///
+    /// # Errors
+    /// When the lane has ended, which only a bug of ours can bring about.
+    pub(super) fn take(&self, stream: TcpStream, place: Place) -> io::Result<()> {
+        let lane = self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed));
+        let gone = || io::Error::other("a thread that answers connections has ended");
+        let (lane, inbox) = lane.and_then(|lane| Some((lane, lane.inbox.as_ref()?))).ok_or_else(gone)?;
+        lane.open.fetch_add(1, Ordering::Relaxed);
+        let open = Open(Arc::clone(&lane.open));
+        inbox.send(Arrival { stream, place, _open: open }).map_err(|_| gone())
+    }
+
+    /// No more connections come; each lane ends with its last one.
+    pub(super) fn close(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.inbox = None);
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.close();
+        self.alive = None;
+        for thread in self.lanes.iter_mut().filter_map(|lane| lane.thread.take()) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that answers connections panicked");
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn start(number: usize, lean: Lean, ended: watch::Receiver<()>) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().on_thread_park(give_way).build()?;
+        let (inbox, arrivals) = unbounded_channel();
+        let run = move || answer(&runtime, &lean, arrivals, ended);
+        let thread = std::thread::Builder::new().name(format!("answers-{number}")).spawn(run)?;
+        Ok(Self { inbox: Some(inbox), open: Arc::default(), thread: Some(thread) })
+    }
+}
+
+/// What a lane's thread does.
+fn answer(runtime: &Runtime, lean: &Lean, mut arrivals: UnboundedReceiver<Arrival>, mut ended: watch::Receiver<()>) {
+    slice::shorten();
+    runtime.block_on(async {
+        let (mut connections, mut is_open) = (JoinSet::new(), true);
+        while is_open || !connections.is_empty() {
+            tokio::select! {
+                arrival = arrivals.recv(), if is_open => match arrival {
+                    Some(arrival) => _ = connections.spawn(run(lean.clone(), arrival)),
+                    None => is_open = false,
+                },
+                Some(done) = connections.join_next() => resume(done),
+                _ = ended.changed() => break,
+            }
+        }
+    });
+}
+
+async fn run(lean: Lean, Arrival { stream, place, _open }: Arrival) -> io::Result<()> {
+    let back = lean.back.clone();
+    if let Some((stream, read)) = lean.run(tokio::net::TcpStream::from_std(stream)?).await? {
+        // Nobody is there only where the server was dropped meanwhile.
+        let _ = back.send(Parting { stream: stream.into_std()?, read, place });
+    }
+    Ok(())
+}
