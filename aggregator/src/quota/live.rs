@@ -34,9 +34,6 @@ const PLACES_AT_ONCE: usize = 256;
 
 /// Expiries are looked at in steps of this many milliseconds.
 const EXPIRY_STEP_MS: i64 = 250;
-/// Shortcuts that are looked for without letting a change of plans come in between: it
-/// waits a microsecond.
-const FOUND_TOGETHER: usize = 16;
 /// Reservations in one list of a step: where a million end at once, nobody waits until
 /// a long list has moved.
 const LIST_MAX: usize = 1024;
@@ -230,14 +227,10 @@ impl Shared {
     ) {
         let keys: Vec<Key> = of.clone().map(|(tenant, meter)| self.shortcuts.key(tenant, meter)).collect();
         let mut missing = Vec::new();
-        for (first, keys) in (0..).step_by(FOUND_TOGETHER).zip(keys.chunks(FOUND_TOGETHER)) {
-            let mut found = [false; FOUND_TOGETHER];
-            self.shortcuts.find_each(keys, now, |at, shortcut| {
-                found[at] = true;
-                look(first + at, shortcut);
-            });
-            missing.extend((first..first + keys.len()).filter(|at| !found[at - first]));
-        }
+        self.shortcuts.find_each(&keys, now, |at, shortcut| match shortcut {
+            Some(shortcut) => look(at, shortcut),
+            None => missing.push(at),
+        });
         if missing.is_empty() {
             return;
         }

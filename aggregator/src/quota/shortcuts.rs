@@ -217,15 +217,14 @@ impl Shortcuts {
         self.seen()?.table.as_ref()?.find(key, now).map(look)
     }
 
-    /// As [`find`](Self::find) of several, one after the other, as far as they are found:
-    /// what has to come from memory for one is on its way while another is looked at.
+    /// As [`find`](Self::find) of each of several: what has to come from memory for one is
+    /// on its way while another is looked at.
     #[inline]
-    pub(super) fn find_each(&self, keys: &[Key], now: TimeMs, mut look: impl FnMut(usize, &Shortcut)) {
-        let Some(table) = self.lane() else { return };
+    pub(super) fn find_each(&self, keys: &[Key], now: TimeMs, mut look: impl FnMut(usize, Option<&Shortcut>)) {
+        let seen = self.seen();
+        let table = seen.as_ref().and_then(|seen| seen.table.as_ref());
         for (at, key) in keys.iter().enumerate() {
-            if let Some(shortcut) = table.find(*key, now) {
-                look(at, shortcut);
-            }
+            look(at, table.and_then(|table| table.find(*key, now)));
         }
     }
 
@@ -331,7 +330,7 @@ impl Table {
                 }
                 Err(back) => shortcut = back,
             }
-            // It is there already, where the lanes were busy.
+            // It is there already: another thread came first.
             let is_same = |there: &Shortcut| there.key == key && there.start_s == shortcut.start_s;
             if self.place(key, at).get().is_some_and(is_same) {
                 return;
