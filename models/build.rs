@@ -15,7 +15,7 @@ use faults::{FAULTS, Fault, Tree};
 /// What the admission word and decisions over several words are made of.
 const WORDS: [&str; 2] = ["quota/word.rs", "quota/several.rs"];
 /// What the life of a reservation is made of besides.
-const LIFE: [&str; 16] = [
+const LIFE: [&str; 17] = [
     "quota/account.rs",
     "quota/alarm.rs",
     "quota/book.rs",
@@ -27,6 +27,7 @@ const LIFE: [&str; 16] = [
     "quota/ledger.rs",
     "quota/live.rs",
     "quota/mod.rs",
+    "quota/reservations.rs",
     "quota/shortcuts.rs",
     "quota/stand_in.rs",
     "cells.rs",

@@ -290,6 +290,6 @@ pub const FAULTS: &[Fault] = &[
         tree: Tree::Life,
         file: SHORTCUTS,
         changes: &[OF_THE_CATALOGUE],
-        found_by: "plan_while_asked",
+        found_by: "plan_asked_for_before",
     },
 ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use odometer_schemas::quota::{
-    Action, AlertRow, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, REMEMBERED_MS, Scope, TenantTerms,
+    Action, AlertRow, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, Scope, TenantTerms,
 };
 use odometer_schemas::time::{Interval, TimeMs};
 
@@ -18,6 +18,7 @@ use super::entitlements::Entitlements;
 use super::hold::Hold;
 use super::ledger::Ledger;
 use super::live::{LiveQuota, hold_key};
+use super::reservations::{Booked, Reservations};
 use crate::cells::{Cell, LiveCells, LiveUsage};
 
 /// Tenant, subject and key of an accepted record.
@@ -36,11 +37,9 @@ pub(crate) struct QuotaBook {
     alarm: Alarm,
     epoch: u64,
     entitlements: Entitlements,
-    reservations: HashMap<Box<str>, Booked>,
+    reservations: Reservations,
     early: Earlies,
     log_ms: i64,
-    /// Reservations by when they may be forgotten.
-    forgettable: BTreeSet<(i64, Box<str>)>,
     counters: Counters,
     dirty: BTreeSet<RowKey>,
 }
@@ -53,14 +52,6 @@ type Counters = HashMap<(String, OwnKey), Settled>;
 struct Settled {
     counter: Arc<OwnCounter>,
     watch: Watch,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-struct Booked {
-    tenant: String,
-    id: String,
-    forget_ms: i64,
-    ledger: Ledger,
 }
 
 /// What is stored of a subject's or key's usage, besides its row's name.
@@ -81,10 +72,9 @@ impl QuotaBook {
             alarm: Alarm::default(),
             epoch: 0,
             entitlements: Entitlements::default(),
-            reservations: HashMap::new(),
+            reservations: Reservations::default(),
             early: Earlies::default(),
             log_ms: 0,
-            forgettable: BTreeSet::new(),
             counters: HashMap::new(),
             dirty: BTreeSet::new(),
         }
@@ -117,8 +107,8 @@ impl QuotaBook {
             QuotaRowKind::Early => self.early.put(&hold_key(&row.tenant, &row.name), decoded(&row.state)?),
             QuotaRowKind::Reservation => {
                 let booked: Booked = decoded(&row.state)?;
-                self.live.book(&booked.tenant, &booked.id, booked.ledger.clone(), None);
-                self.keep(booked);
+                self.live.book((&booked.tenant, &booked.id), &booked.ledger, None);
+                self.reservations.restore(booked);
             }
         }
         Some(())
@@ -204,55 +194,40 @@ impl QuotaBook {
     fn apply(&mut self, operation: QuotaOperation) {
         let QuotaOperation { tenant, id, action, .. } = operation;
         let key = hold_key(&tenant, &id);
-        if let Some(booked) = self.reservations.get_mut(&key) {
-            booked.ledger.apply(&action);
-            let forget_ms = booked.ledger.ends_ms().unwrap_or(booked.forget_ms - REMEMBERED_MS) + REMEMBERED_MS;
-            let before_ms = std::mem::replace(&mut booked.forget_ms, forget_ms);
-            self.forgettable.remove(&(before_ms, key.clone()));
-            self.forgettable.insert((forget_ms, key));
-            self.live.bring(&tenant, &id, &action);
-        } else if let Some(mut ledger) = Ledger::open(&action) {
-            let early = self.early.take(&key);
-            if let Some(early) = &early {
-                early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
-                self.dirty.insert((QuotaRowKind::Early, tenant.clone(), id.clone()));
-            }
-            self.live.book(&tenant, &id, ledger.clone(), early.as_ref());
-            let forget_ms = ledger.expires_ms.saturating_add(REMEMBERED_MS);
-            self.keep(Booked { tenant: tenant.clone(), id: id.clone(), forget_ms, ledger });
-        } else {
-            // Of a reservation that is forgotten.
+        if self.reservations.apply(&key, &action) {
+            self.live.bring(&key, &action);
             return;
         }
-        self.dirty.insert((QuotaRowKind::Reservation, tenant, id));
-    }
-
-    fn keep(&mut self, booked: Booked) {
-        let key = hold_key(&booked.tenant, &booked.id);
-        self.forgettable.insert((booked.forget_ms, key.clone()));
-        self.reservations.insert(key, booked);
+        // Else an operation on a reservation that is forgotten.
+        let Some(mut ledger) = Ledger::open(&action) else { return };
+        let early = self.early.take(&key);
+        if let Some(early) = &early {
+            early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
+            self.dirty.insert((QuotaRowKind::Early, tenant.clone(), id.clone()));
+        }
+        self.live.book((&tenant, &id), &ledger, early.as_ref());
+        self.reservations.open(key, Booked::new(tenant, id, ledger));
     }
 
     /// An accepted record drew on a reservation and was counted in `cell`: by how much
     /// the cell's word moves for that, besides the record itself.
     pub(crate) fn draw(&mut self, (tenant, id): (&str, &str), meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
         let key = hold_key(tenant, id);
-        let Some(booked) = self.reservations.get_mut(&*key) else {
-            if self.early.draw(&key, (tenant, id), (meter, quantity), self.log_ms) {
-                self.dirty.insert((QuotaRowKind::Early, tenant.to_owned(), id.to_owned()));
+        match self.reservations.draw(&key, meter, quantity) {
+            Some(true) => self.live.hold(&key).map_or(0, |hold| hold.draw(meter, quantity, cell)),
+            Some(false) => 0,
+            None => {
+                if self.early.draw(&key, (tenant, id), (meter, quantity), self.log_ms) {
+                    self.dirty.insert((QuotaRowKind::Early, tenant.to_owned(), id.to_owned()));
+                }
+                0
             }
-            return 0;
-        };
-        if !booked.ledger.draw(meter, quantity) {
-            return 0;
         }
-        self.dirty.insert((QuotaRowKind::Reservation, tenant.to_owned(), id.to_owned()));
-        self.live.hold(tenant, id).map_or(0, |hold| hold.draw(meter, quantity, cell))
     }
 
     /// Who used a reservation, where its records do not say.
     pub(crate) fn user_of(&self, tenant: &str, id: &str) -> (Option<&str>, Option<&str>) {
-        let booked = self.reservations.get(&*hold_key(tenant, id));
+        let booked = self.reservations.get(&hold_key(tenant, id));
         booked.map_or((None, None), |b| (b.ledger.subject.as_deref(), b.ledger.key.as_deref()))
     }
 
@@ -293,12 +268,9 @@ impl QuotaBook {
         while let Some((tenant, id)) = self.early.give_up(log_time_ms) {
             self.dirty.insert((QuotaRowKind::Early, tenant, id));
         }
-        while self.forgettable.first().is_some_and(|(forget_ms, _)| *forget_ms <= log_time_ms) {
-            let Some((_, key)) = self.forgettable.pop_first() else { return };
-            if let Some(booked) = self.reservations.remove(&key) {
-                self.live.forget(&booked.tenant, &booked.id);
-                self.dirty.insert((QuotaRowKind::Reservation, booked.tenant, booked.id));
-            }
+        while let Some(Booked { tenant, id, .. }) = self.reservations.forget_next(log_time_ms) {
+            self.live.forget(&hold_key(&tenant, &id));
+            self.dirty.insert((QuotaRowKind::Reservation, tenant, id));
         }
     }
 
@@ -317,12 +289,21 @@ impl QuotaBook {
     }
 
     pub(crate) fn pending(&self) -> usize {
-        self.dirty.len() + self.alarm.len()
+        self.dirty.len() + self.reservations.changed() + self.alarm.len()
     }
 
     /// What changed since the last call, absolute values, by key.
     pub(crate) fn take_dirty(&mut self) -> Vec<QuotaRow> {
-        std::mem::take(&mut self.dirty).into_iter().map(|key| self.row(key)).collect()
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut rows: Vec<QuotaRow> = dirty.into_iter().map(|key| self.row(key)).collect();
+        self.reservations.take_changed(|booked| {
+            let (tenant, name) = (booked.tenant.clone(), booked.id.clone());
+            rows.push(QuotaRow { kind: QuotaRowKind::Reservation, tenant, name, state: encoded(booked) });
+        });
+        rows.sort_unstable();
+        // One that was forgotten and made anew is told both ways.
+        rows.dedup();
+        rows
     }
 
     fn row(&self, (kind, tenant, name): RowKey) -> QuotaRow {
@@ -330,7 +311,7 @@ impl QuotaBook {
             QuotaRowKind::Epoch => encoded(&self.epoch),
             QuotaRowKind::Plan => self.entitlements.plan(&name).map_or(Vec::new(), encoded),
             QuotaRowKind::Terms => self.entitlements.terms(&tenant).map_or(Vec::new(), encoded),
-            QuotaRowKind::Reservation => self.reservations.get(&*hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
+            QuotaRowKind::Reservation => self.reservations.get(&hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
             QuotaRowKind::Early => self.early.get(&hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
             QuotaRowKind::Counter => self.stored_counter(&tenant, &name).map_or(Vec::new(), |c| encoded(&c)),
         };
@@ -381,7 +362,7 @@ impl LiveQuota {
     /// The log has a reservation, which `early` records had drawn on; `ledger` knows of
     /// them. Found or put in one step: the same request may be decided here meanwhile, or
     /// given up.
-    fn book(&self, tenant: &str, id: &str, ledger: Ledger, early: Option<&Early>) {
+    fn book(&self, (tenant, id): (&str, &str), ledger: &Ledger, early: Option<&Early>) {
         use dashmap::mapref::entry::Entry;
         let vacant = match self.shared.holds.entry(hold_key(tenant, id)) {
             Entry::Occupied(found) => {
@@ -395,9 +376,9 @@ impl LiveQuota {
         };
         let account = self.shared.account_of_log(tenant);
         // Only tells whether subjects and keys are limited; any time does.
-        let counters = self.shared.counters_of(&account, &ledger, TimeMs(ledger.expires_ms));
+        let counters = self.shared.counters_of(&account, ledger, TimeMs(ledger.expires_ms));
         let ends_ms = ledger.ends_ms();
-        let hold = Arc::new(Hold::booked(account, id, counters, ledger));
+        let hold = Arc::new(Hold::booked(account, id, counters, ledger.clone()));
         vacant.insert(Arc::clone(&hold));
         if let Some(ends_ms) = ends_ms {
             self.shared.watch(hold, ends_ms);
@@ -406,8 +387,8 @@ impl LiveQuota {
 
     /// The log has an operation on a reservation; one that was decided here changed the
     /// live side already.
-    fn bring(&self, tenant: &str, id: &str, action: &Action) {
-        let Some(hold) = self.hold(tenant, id) else { return };
+    fn bring(&self, key: &str, action: &Action) {
+        let Some(hold) = self.hold(key) else { return };
         let mut state = hold.lock();
         hold.take(&mut state, action, &[]);
         let watched =
@@ -418,15 +399,15 @@ impl LiveQuota {
         }
     }
 
-    fn forget(&self, tenant: &str, id: &str) {
-        if let Some((_, hold)) = self.shared.holds.remove(&*hold_key(tenant, id)) {
+    fn forget(&self, key: &str) {
+        if let Some((_, hold)) = self.shared.holds.remove(key) {
             // Whoever still has it in hand finds that it holds nothing.
             hold.expire(i64::MAX);
         }
     }
 
-    fn hold(&self, tenant: &str, id: &str) -> Option<Arc<Hold>> {
-        self.shared.hold(tenant, id)
+    fn hold(&self, key: &str) -> Option<Arc<Hold>> {
+        self.shared.holds.get(key).map(|hold| Arc::clone(hold.value()))
     }
 
     fn own_counter(&self, tenant: &str, key: OwnKey) -> Arc<OwnCounter> {

@@ -20,6 +20,7 @@ mod entitlements;
 mod hold;
 mod ledger;
 mod live;
+mod reservations;
 mod several;
 mod shortcuts;
 mod stand_in;

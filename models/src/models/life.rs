@@ -356,13 +356,25 @@ pub fn terms_while_asked() {
 /// way.
 pub fn plan_while_asked() {
     asked_meanwhile(|writer, reached, says| {
-        let open = Limit { limit: Some(LIMIT), ..reached.clone() };
-        for limit in [open, reached] {
-            let plan = Plan { name: "free".into(), limits: vec![limit], is_default: true };
-            writer.book.plan(plan, PlanOrigin::Config);
-        }
+        change_plan(writer, reached);
         assert_eq!(says(), Some(Decision::Deny), "by the new plan");
     });
+}
+
+/// The same, but whoever changes the plan leaves no answer by it: others may, by the one
+/// before.
+pub fn plan_asked_for_before() {
+    asked_meanwhile(|writer, reached, _| change_plan(writer, reached));
+}
+
+/// Opens the default plan's limit for some moments, and closes it again.
+fn change_plan(writer: &mut Writer, reached: Limit) {
+    let open = Limit { limit: Some(LIMIT), ..reached.clone() };
+    for limit in [open, reached] {
+        let plan = Plan { name: "free".into(), limits: vec![limit], is_default: true };
+        writer.book.plan(plan, PlanOrigin::Config);
+        (0..4).for_each(|_| thread::yield_now());
+    }
 }
 
 /// By name.
@@ -376,4 +388,5 @@ pub const ALL: &[(&str, fn())] = &[
     ("forgotten_when_read", forgotten_when_read),
     ("terms_while_asked", terms_while_asked),
     ("plan_while_asked", plan_while_asked),
+    ("plan_asked_for_before", plan_asked_for_before),
 ];
