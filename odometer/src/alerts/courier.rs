@@ -18,6 +18,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause: a receiver that comes back hears of its alerts within minutes.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
+const TOLD: &str = "odometer_alerts_told_total";
+const FAILURES: &str = "odometer_alert_failures_total";
+
 pub(crate) struct Courier {
     channel: Box<dyn Channel>,
     book: Box<dyn TotalsBook>,
@@ -64,9 +67,19 @@ impl Courier {
     /// Runs until told to stop, at most for one answer of its channel longer: what is not
     /// told by then stands in the book, for whoever owns the partition next.
     pub(crate) fn run(mut self, stopping: &AtomicBool) {
+        self.show();
         while !stopping.load(Ordering::Acquire) {
             self.round(stopping);
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Both metrics are there from the start, so that the first failure is a rise.
+    fn show(&self) {
+        metrics::describe_counter!(TOLD, "Alerts that were told, by channel");
+        metrics::describe_counter!(FAILURES, "Attempts to tell alerts that failed and are made again, by channel");
+        for name in [TOLD, FAILURES] {
+            metrics::counter!(name, "channel" => self.channel.name()).increment(0);
         }
     }
 
@@ -85,7 +98,7 @@ impl Courier {
                 place.again = None;
                 continue;
             };
-            metrics::counter!("odometer_alert_failures_total", "channel" => self.channel.name()).increment(1);
+            metrics::counter!(FAILURES, "channel" => self.channel.name()).increment(1);
             let pause = place.again.as_ref().map_or(PAUSE_MIN, |again| (again.pause * 2).min(PAUSE_MAX));
             tracing::warn!("alerts of partition {partition} wait {} s: {error:#}", pause.as_secs());
             place.again = Some(Again { at: Instant::now() + pause, pause });
@@ -129,7 +142,7 @@ impl Courier {
             let events: Vec<_> = rows.iter().map(|(_, row)| Event::new(&self.source, partition, row)).collect();
             self.channel.tell(partition, &events)?;
             self.book.tell(name, Told { partition, sequence: last.sequence })?;
-            metrics::counter!("odometer_alerts_told_total", "channel" => name).increment(events.len() as u64);
+            metrics::counter!(TOLD, "channel" => name).increment(events.len() as u64);
             next = last.sequence + 1;
             let place = &mut self.places[partition as usize];
             (place.next, place.again) = (Some(next), None);

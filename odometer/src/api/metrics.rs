@@ -197,7 +197,7 @@ fn describe() {
     describe_histogram!("odometer_http_request_seconds", "Time to answer one request, by route");
 }
 
-const COUNTERS: [(&str, &str); 24] = [
+const COUNTERS: [(&str, &str); 22] = [
     ("odometer_rebalances_total", "Changes of the partitions that this node counts"),
     ("odometer_records_received_total", "Records that the log delivered; the sum of all verdicts"),
     ("odometer_records_total", "Records by verdict"),
@@ -220,8 +220,6 @@ const COUNTERS: [(&str, &str); 24] = [
     ("odometer_bridge_events_refused_total", "Events that the bridge refused"),
     ("odometer_bridge_dead_letters_total", "Messages that went to the dead letters"),
     ("odometer_bridge_messages_removed_total", "Messages that retention removed before they were read"),
-    ("odometer_alerts_told_total", "Alerts that were told, by channel"),
-    ("odometer_alert_failures_total", "Attempts to tell alerts that failed and are made again, by channel"),
 ];
 
 const GAUGES: [(&str, &str); 21] = [
