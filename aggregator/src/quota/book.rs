@@ -214,7 +214,7 @@ impl QuotaBook {
     pub(crate) fn draw(&mut self, (tenant, id): (&str, &str), meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
         let key = hold_key(tenant, id);
         match self.reservations.draw(&key, meter, quantity) {
-            Some(true) => self.live.hold(&key).map_or(0, |hold| hold.draw(meter, quantity, cell)),
+            Some(true) => self.live.shared.hold_of(&key).map_or(0, |hold| hold.draw(meter, quantity, cell)),
             Some(false) => 0,
             None => {
                 if self.early.draw(&key, (tenant, id), (meter, quantity), self.log_ms) {
@@ -388,7 +388,7 @@ impl LiveQuota {
     /// The log has an operation on a reservation; one that was decided here changed the
     /// live side already.
     fn bring(&self, key: &str, action: &Action) {
-        let Some(hold) = self.hold(key) else { return };
+        let Some(hold) = self.shared.hold_of(key) else { return };
         let mut state = hold.lock();
         hold.take(&mut state, action, &[]);
         let watched =
@@ -404,10 +404,6 @@ impl LiveQuota {
             // Whoever still has it in hand finds that it holds nothing.
             hold.expire(i64::MAX);
         }
-    }
-
-    fn hold(&self, key: &str) -> Option<Arc<Hold>> {
-        self.shared.holds.get(key).map(|hold| Arc::clone(hold.value()))
     }
 
     fn own_counter(&self, tenant: &str, key: OwnKey) -> Arc<OwnCounter> {

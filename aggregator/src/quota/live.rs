@@ -28,8 +28,7 @@ const ACCOUNTS_MAX: usize = 4_000_000;
 /// each.
 const RESERVATIONS_MAX: usize = 4_000_000;
 
-/// Reservations after which they are counted again: so many, for each thread that
-/// decides, there may be above [`RESERVATIONS_MAX`].
+/// Reservations after which they are counted again.
 const PLACES_AT_ONCE: usize = 256;
 
 /// Expiries are looked at in steps of this many milliseconds.
@@ -61,6 +60,8 @@ pub(super) struct Shared {
     pub(super) holds: Map<Box<str>, Arc<Hold>>,
     /// Reservations that there is room for, of those that were counted last.
     free: AtomicUsize,
+    /// Held by whoever counts them.
+    counting: Mutex<()>,
     /// By the step in which their time may be over, in lists of [`LIST_MAX`].
     expiries: Mutex<Expiries>,
     /// Reservations that nobody ended in time.
@@ -87,6 +88,7 @@ impl LiveQuota {
             anchors: RwLock::default(),
             holds: Map::default(),
             free: AtomicUsize::new(0),
+            counting: Mutex::new(()),
             expiries: Mutex::default(),
             expired: AtomicU64::new(0),
         };
@@ -380,7 +382,11 @@ impl Shared {
     }
 
     pub(super) fn hold(&self, tenant: &str, id: &str) -> Option<Arc<Hold>> {
-        self.holds.get(&*hold_key(tenant, id)).map(|hold| Arc::clone(hold.value()))
+        self.hold_of(&hold_key(tenant, id))
+    }
+
+    pub(super) fn hold_of(&self, key: &str) -> Option<Arc<Hold>> {
+        self.holds.get(key).map(|hold| Arc::clone(hold.value()))
     }
 
     /// Takes the place of one more reservation.
@@ -390,10 +396,15 @@ impl Shared {
         if is_taken() {
             return Ok(());
         }
-        // Counting takes every lock of the map, so a number of places is given out at once.
-        let free = RESERVATIONS_MAX.saturating_sub(self.holds.len());
-        self.free.store(free.min(PLACES_AT_ONCE), Ordering::Relaxed);
+        // Counting takes every lock of the map, so a number of places is given out at once;
+        // by one thread at a time, so that none is given out twice.
+        let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         if is_taken() {
+            return Ok(());
+        }
+        let free = RESERVATIONS_MAX.saturating_sub(self.holds.len()).min(PLACES_AT_ONCE);
+        if let Some(rest) = free.checked_sub(1) {
+            self.free.store(rest, Ordering::Relaxed);
             return Ok(());
         }
         Err(QuotaError::Unavailable {

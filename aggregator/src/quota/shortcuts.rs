@@ -44,8 +44,8 @@ const _: () = assert!(size_of::<OnceLock<Shortcut>>() == 64, "a place is one cac
 /// All shortcuts of one partition.
 #[derive(Debug)]
 pub(super) struct Shortcuts {
-    /// What each thread looks through: no lock and no count that threads share, so that
-    /// the memory which one decision waits for overlaps with the next.
+    /// What each thread looks through, without a lock and without a count that threads
+    /// share.
     seen: ThreadLocal<RefCell<Seen>>,
     /// That of `newest`, where a decision finds it.
     generation: AtomicU64,

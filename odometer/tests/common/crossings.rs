@@ -68,16 +68,20 @@ pub(crate) fn plan() -> String {
     format!("[[plan]]\nname = 'free'\n[[plan.limit]]\nmeter = 'api_call'\nlimit = {LIMIT}\n")
 }
 
-/// Uses `calls` more calls of every tenant, as records of their own ids.
+/// Uses `calls` more calls of every tenant, as records of their own ids. One of each at a
+/// time, so that a crossing is seen where it is.
 pub(crate) fn use_calls(url: &str, tenants: usize, calls: std::ops::Range<u64>) {
     let record = |tenant: usize, call: u64| {
         json!({"id": format!("{tenant}-{call}"), "source": "test", "tenant": format!("tenant-{tenant}"),
             "meter": "api_call", "quantity": 1})
     };
-    let records: Vec<_> = (0..tenants).flat_map(|tenant| calls.clone().map(move |call| record(tenant, call))).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let sent = async { reqwest::Client::new().post(format!("{url}/v1/events")).json(&records).send().await };
-    assert_eq!(runtime.block_on(sent).unwrap().status(), StatusCode::ACCEPTED);
+    let (client, url) = (reqwest::Client::new(), format!("{url}/v1/events"));
+    for call in calls {
+        let records: Vec<_> = (0..tenants).map(|tenant| record(tenant, call)).collect();
+        let sent = runtime.block_on(client.post(&url).json(&records).send()).unwrap();
+        assert_eq!(sent.status(), StatusCode::ACCEPTED);
+    }
 }
 
 /// Waits until `events` are what all crossings of `tenants` bring up to `percent`, and no
@@ -92,9 +96,8 @@ pub(crate) fn await_crossings(tenants: usize, percent: u64, events: impl Fn() ->
     let crossings = || {
         let crossing = |event: &Value| {
             let data = &event["data"];
-            let (percent, used) = (data["percent"].as_u64().unwrap(), data["used"].as_u64().unwrap());
-            assert!(data["limit"] == json!(LIMIT) && used >= percent, "{event}");
-            (data["tenant"].as_str().unwrap().to_owned(), percent)
+            assert_eq!((&data["limit"], &data["used"]), (&json!(LIMIT), &data["percent"]), "{event}");
+            (data["tenant"].as_str().unwrap().to_owned(), data["percent"].as_u64().unwrap())
         };
         let mut crossings: Vec<_> = events().iter().map(crossing).collect();
         crossings.sort();
