@@ -94,20 +94,23 @@ impl Bench<'_> {
     pub(crate) fn judge(&mut self, usage: &Usage<'_>, place: Place, scratch: &mut Scratch) -> Option<ExceptionsRow> {
         let hasher = self.hasher;
         scratch.hash(&hasher, usage, place.append_time, |scopes, texts| self.resolve(usage, place, scopes, texts));
-        scratch.verdicts.clear();
         let time_ms_max =
             self.rules.definitions.as_ref().map_or(i64::MAX, |d| place.log_time.0.saturating_add(d.future_ms_max));
-        for index in 0..scratch.hashed.len() {
-            self.prefetch(index + PREFETCH_AHEAD, scratch);
-            let hashed = scratch.hashed[index];
-            let scope = scratch.scopes[hashed.scope as usize];
-            let verdict = self.judge_one(&One { usage, hashed, index, place, time_ms_max }, scope);
+        let Scratch { scopes, hashed, verdicts, .. } = scratch;
+        let sheet = Sheet { usage, place, time_ms_max };
+        verdicts.clear();
+        for (index, one) in hashed.iter().enumerate() {
+            if let Some(ahead) = hashed.get(index + PREFETCH_AHEAD) {
+                self.prefetch(ahead, scopes);
+            }
+            let scope = &scopes[one.scope as usize];
+            let verdict = self.judge_one(&One { sheet: &sheet, hashed: one, index }, scope);
             self.counts.count(verdict);
-            scratch.verdicts.push(verdict);
+            verdicts.push(verdict);
         }
         self.publish(place);
-        let all_accepted = scratch.verdicts.iter().all(|verdict| *verdict == Verdict::Accepted);
-        (!all_accepted).then(|| ExceptionsRow { offset: place.offset, verdicts: pack(&scratch.verdicts) })
+        let all_accepted = verdicts.iter().all(|verdict| *verdict == Verdict::Accepted);
+        (!all_accepted).then(|| ExceptionsRow { offset: place.offset, verdicts: pack(verdicts) })
     }
 
     /// Finds the series of every distinct (tenant, source, meter) in the envelope.
@@ -145,17 +148,15 @@ impl Bench<'_> {
     }
 
     #[inline]
-    fn prefetch(&self, index: usize, scratch: &Scratch) {
-        if let Some(hashed) = scratch.hashed.get(index) {
-            self.ids.prefetch(hashed.fingerprint);
-            if let Ok(series) = scratch.scopes[hashed.scope as usize].series {
-                self.totals.prefetch_cell(series, hashed.time);
-            }
+    fn prefetch(&self, hashed: &Hashed, scopes: &[Scope]) {
+        self.ids.prefetch(hashed.fingerprint);
+        if let Ok(series) = scopes[hashed.scope as usize].series {
+            self.totals.prefetch_cell(series, hashed.time);
         }
     }
 
     #[inline]
-    fn judge_one(&mut self, one: &One<'_, '_>, scope: Scope) -> Verdict {
+    fn judge_one(&mut self, one: &One<'_>, scope: &Scope) -> Verdict {
         let (series, seen) = match self.check(one, scope) {
             Ok(checked) => checked,
             Err(reason) => {
@@ -176,7 +177,7 @@ impl Bench<'_> {
         if rules.is_closed(target.period) {
             return Verdict::Late;
         }
-        let is_recent = seen.time_ms > one.place.log_time.0 - RECENT_MS;
+        let is_recent = seen.time_ms > one.sheet.place.log_time.0 - RECENT_MS;
         let held_change = match one.hashed.is_governed || self.quota.entitlements().is_layered() {
             true => self.govern(one, series, &mut target, &seen),
             false => 0,
@@ -208,23 +209,23 @@ impl Bench<'_> {
     /// Draws a record's reservation down, and settles it for its subject and key; by
     /// how much the word of the record's own counter moves for that.
     #[cold]
-    fn govern(&mut self, one: &One<'_, '_>, series: SeriesId, target: &mut Target, seen: &Observation) -> i64 {
+    fn govern(&mut self, one: &One<'_>, series: SeriesId, target: &mut Target, seen: &Observation) -> i64 {
         let (tenant, meter) = self.totals.names(series);
         let quantity = match self.totals.active(series) {
             Some(Aggregation::Count) => 1,
             _ => seen.quantity,
         };
-        let record = one.usage.record(one.index);
-        let text = |at: usize| one.usage.strings()[at];
+        let record = one.sheet.usage.record(one.index);
+        let text = |at: usize| one.sheet.usage.strings()[at];
         let reservation = record.reservation.map(text);
         if self.quota.entitlements().is_layered() {
             let user = reservation.map_or((None, None), |id| self.quota.user_of(&tenant, id));
             let user = (user.0.map(str::to_owned), user.1.map(str::to_owned));
-            let mut dimensions = record.dimensions.into_iter().flat_map(|set| one.usage.dimensions(set));
+            let mut dimensions = record.dimensions.into_iter().flat_map(|set| one.sheet.usage.dimensions(set));
             let key = dimensions.find(|(name, _)| *name == KEY_DIMENSION).map(|(_, value)| value);
             let (subject, key) = (record.subject.map(text).or(user.0.as_deref()), key.or(user.1.as_deref()));
             let layers = Layers { tenant: &tenant, subject, key };
-            self.quota.settle(one.place.entry(), layers, &meter, (target.period, quantity));
+            self.quota.settle(one.sheet.place.entry(), layers, &meter, (target.period, quantity));
         }
         let cell = self.totals.cell(target);
         reservation.map_or(0, |id| self.quota.draw((&tenant, id), &meter, quantity, &cell))
@@ -232,12 +233,12 @@ impl Bench<'_> {
 
     /// The rules that a record breaks whatever was seen before.
     #[inline]
-    fn check(&self, one: &One<'_, '_>, scope: Scope) -> Result<(SeriesId, Observation), RejectReason> {
+    fn check(&self, one: &One<'_>, scope: &Scope) -> Result<(SeriesId, Observation), RejectReason> {
         let series = scope.series?;
         let aggregation = self.totals.active(series).ok_or(RejectReason::UnknownMeter)?;
         let time = one.hashed.time;
         time.checked().map_err(|_| RejectReason::TimeOutOfRange)?;
-        if time.0 > one.time_ms_max {
+        if time.0 > one.sheet.time_ms_max {
             return Err(RejectReason::TimeInFuture);
         }
         let unique = match aggregation {
@@ -246,7 +247,7 @@ impl Bench<'_> {
         };
         #[expect(clippy::cast_possible_truncation, reason = "an envelope holds at most 512 records")]
         let index = one.index as u16;
-        let position = Position { partition: one.place.partition, offset: one.place.offset, index };
+        let position = Position { partition: one.sheet.place.partition, offset: one.sheet.place.offset, index };
         Ok((
             series,
             Observation { quantity: one.hashed.quantity, time_ms: time.0, ordinal: position.ordinal(), unique },
@@ -256,41 +257,47 @@ impl Bench<'_> {
     /// Whether the key is new, and remembers it if so. Late records are remembered
     /// too: another copy of one is a duplicate.
     #[inline]
-    fn first_seen(&mut self, one: &One<'_, '_>) -> Result<Seen, RejectReason> {
+    fn first_seen(&mut self, one: &One<'_>) -> Result<Seen, RejectReason> {
         if one.hashed.emitted {
             return self.first_sequence(one);
         }
-        let Hashed { fingerprint, hash, .. } = one.hashed;
+        let Hashed { fingerprint, hash, .. } = *one.hashed;
         Ok(self.ids.note(fingerprint, hash))
     }
 
     /// The same for an emitter's own id; new for any other.
-    fn first_sequence(&mut self, one: &One<'_, '_>) -> Result<Seen, RejectReason> {
+    fn first_sequence(&mut self, one: &One<'_>) -> Result<Seen, RejectReason> {
         if !one.hashed.emitted {
             return Ok(Seen::New);
         }
-        let origin = one.usage.origin();
+        let origin = one.sheet.usage.origin();
         let sequence = origin.first_sequence + one.index as u64;
         let new = self.marks.decide(origin.source, origin.epoch, sequence)?;
         Ok(if new { Seen::New } else { Seen::Same })
     }
 }
 
-/// One record in its place.
-struct One<'u, 'a> {
-    usage: &'u Usage<'a>,
-    hashed: Hashed,
-    index: usize,
+/// What the records of an envelope are judged by.
+struct Sheet<'a> {
+    usage: &'a Usage<'a>,
     place: Place,
     /// Event times above it lie too far in the future.
     time_ms_max: i64,
 }
 
-impl One<'_, '_> {
+/// One record in its place.
+struct One<'a> {
+    sheet: &'a Sheet<'a>,
+    hashed: &'a Hashed,
+    index: usize,
+}
+
+impl One<'_> {
     fn unique(&self, hasher: &Hasher) -> Option<u64> {
-        let record = self.usage.record(self.index);
-        let dimensions = record.dimensions.into_iter().flat_map(|set| self.usage.dimensions(set));
-        unique_hash(hasher, dimensions, record.subject.map(|at| self.usage.strings()[at]))
+        let usage = self.sheet.usage;
+        let record = usage.record(self.index);
+        let dimensions = record.dimensions.into_iter().flat_map(|set| usage.dimensions(set));
+        unique_hash(hasher, dimensions, record.subject.map(|at| usage.strings()[at]))
     }
 }
 

@@ -1,7 +1,5 @@
 //! Lane B: every caller-made id, for the dedupe window of log time.
 
-use std::collections::VecDeque;
-
 use odometer_schemas::definitions::DedupeRule;
 use odometer_schemas::digest::{Fingerprint, RecordHash};
 
@@ -25,7 +23,7 @@ pub(crate) struct Ids {
     /// The bucket that ids go into; none before log time was first set.
     open: Option<Bucket>,
     /// Buckets of the past, oldest first.
-    past: VecDeque<Bucket>,
+    past: Vec<Bucket>,
     rule: DedupeRule,
     placement: u64,
     len: usize,
@@ -33,7 +31,7 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn new(rule: DedupeRule, placement: u64) -> Self {
-        Self { open: None, past: VecDeque::new(), rule, placement, len: 0 }
+        Self { open: None, past: Vec::new(), rule, placement, len: 0 }
     }
 
     /// Ids remembered.
@@ -82,10 +80,8 @@ impl Ids {
             self.past.extend(self.open.replace(Bucket::new(log_time_ms, end_ms)));
         }
         let forget_ms = log_time_ms.saturating_sub(self.rule.window_ms);
-        while self.past.front().is_some_and(|oldest| oldest.end_ms <= forget_ms) {
-            let forgotten = self.past.pop_front().map_or(0, |bucket| bucket.len());
-            self.len -= forgotten;
-        }
+        let over = self.past.iter().take_while(|bucket| bucket.end_ms <= forget_ms).count();
+        self.len -= self.past.drain(..over).map(|bucket| bucket.len()).sum::<usize>();
     }
 
     /// Freezes one shard of the oldest bucket that is still hot and no longer open.

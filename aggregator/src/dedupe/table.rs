@@ -2,9 +2,8 @@
 //! the entries that they point to in order of arrival.
 //!
 //! A new id, which nearly every id is, touches one cache line of slots and the end of
-//! the entries; only a duplicate reads an old entry. A slot's home is the top of its
-//! mixed fingerprint, so doubling the slots keeps their order: growing reads and writes
-//! memory in sequence, and never moves an entry.
+//! the entries; only a duplicate reads an old entry. Growing reads the entries in
+//! sequence and puts their numbers into slots that fit a core's cache; no entry moves.
 
 use crate::prefetch::prefetch;
 
@@ -37,56 +36,47 @@ impl Entry {
     /// choice of ids can crowd one place; it changes no verdict.
     #[inline]
     fn mix(&self, placement: u64) -> Mix {
-        Mix(((self.low ^ placement).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32)
+        Mix((self.low ^ placement).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }
 
-/// The top half of a mixed fingerprint: where probing starts, and what tells most
+/// A mixed fingerprint: its top says where probing starts, its lower half tells most
 /// neighbours apart.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Mix(u32);
+#[derive(Clone, Copy)]
+struct Mix(u64);
 
-/// A mix and the number of its entry plus one; zero when empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot(u64);
+/// An empty slot. Any other has the number of an entry plus one, in as many bits as the
+/// table has of slots, and above them what there is room for of the lower half of the
+/// entry's mix.
+const EMPTY: u32 = 0;
 
-const EMPTY: Slot = Slot(0);
+/// Slots of one cache line.
+const LINE_SLOTS: usize = 16;
 
-impl Slot {
-    fn new(mix: Mix, entry: usize) -> Self {
-        // Ids are bounded far below: one entry takes 24 bytes.
-        let number = u32::try_from(entry + 1).expect("a shard holds fewer than 2^32 ids");
-        Self((u64::from(mix.0) << 32) | u64::from(number))
-    }
+/// Slots that are probed one after the other, round from where the first one was: an id
+/// touches the next line only where this one is full.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line([u32; LINE_SLOTS]);
 
-    fn mix(self) -> Mix {
-        Mix((self.0 >> 32) as u32)
-    }
+const _: () = assert!(size_of::<Line>() == 64);
 
-    /// Meaningless for an empty slot.
-    #[expect(clippy::cast_possible_truncation, reason = "a slot is two halves")]
-    fn entry(self) -> usize {
-        (self.0 as u32).wrapping_sub(1) as usize
-    }
-}
-
-/// Smallest number of slots; a fresh bucket has one such table per shard.
-const CAPACITY_MIN: usize = 16;
-
-/// Slots that a probe usually looks at, at most.
-const PROBES_USUAL: usize = 5;
+/// A table is at most this full, in eighths: hardly any line is full then.
+const FULL_EIGHTHS_MAX: usize = 5;
 
 #[derive(Debug)]
 pub(crate) struct Table {
-    slots: Vec<Slot>,
+    lines: Vec<Line>,
     entries: Entries,
-    /// Bits of a mix that the number of slots does not need.
-    shift: u32,
+    /// Bits that the number of a slot takes, and of an entry in one.
+    bits: u32,
+    /// New ids that there is room for.
+    room: u32,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), entries: Entries::default(), shift: u32::BITS - 1 }
+        Self { lines: Vec::new(), entries: Entries::default(), bits: 1, room: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -95,16 +85,13 @@ impl Table {
 
     #[inline]
     pub(crate) fn prefetch(&self, entry: &Entry, placement: u64) {
-        let home = self.home(entry.mix(placement));
-        prefetch(&self.slots, home);
-        // Probes often end in the next line.
-        prefetch(&self.slots, home + PROBES_USUAL);
+        prefetch(&self.lines, self.home(entry.mix(placement)) / LINE_SLOTS);
     }
 
     /// The tag remembered with the entry's fingerprint.
     #[inline]
     pub(crate) fn find(&self, entry: &Entry, placement: u64) -> Option<u64> {
-        if self.slots.is_empty() {
+        if self.lines.is_empty() {
             return None;
         }
         self.probe(entry, entry.mix(placement)).ok()
@@ -114,16 +101,16 @@ impl Table {
     /// is remembered.
     #[inline(always)]
     pub(crate) fn find_or_insert(&mut self, entry: Entry, placement: u64) -> Option<u64> {
-        // Three quarters full at most: probes stay within a line or two.
-        if (self.len() + 1) * 4 > self.slots.len() * 3 {
-            self.grow();
+        if self.room == 0 {
+            self.grow(placement);
         }
         let mix = entry.mix(placement);
         match self.probe(&entry, mix) {
             Ok(tag) => Some(tag),
             Err(at) => {
-                self.slots[at] = Slot::new(mix, self.entries.len());
+                self.fill(at, mix, self.entries.len());
                 self.entries.push(entry);
+                self.room -= 1;
                 None
             }
         }
@@ -134,43 +121,89 @@ impl Table {
     }
 
     /// The tag of the entry with the same fingerprint, or the empty slot where it goes.
-    #[inline]
-    fn probe(&self, entry: &Entry, mix: Mix) -> Result<u64, usize> {
-        let slots = self.slots.as_slice();
-        let mut at = self.home(mix);
+    #[inline(always)]
+    fn probe(&self, entry: &Entry, mix: Mix) -> Result<u64, Place> {
+        let alike = self.alike(mix);
+        let is_it = |slot: u32| {
+            let known = || self.entries.get((slot & self.number_mask()) as usize - 1);
+            ((slot ^ alike) >> self.bits == 0).then(known).filter(|known| known.same_key(entry))
+        };
+        let mut at = self.first(mix);
         loop {
-            let slot = slots[at];
-            if slot == EMPTY {
-                return Err(at);
-            }
-            if slot.mix() == mix {
-                let known = self.entries.get(slot.entry());
-                if known.same_key(entry) {
-                    return Ok(known.tag);
+            match self.lines[at.line].0[at.slot] {
+                EMPTY => return Err(at),
+                slot => {
+                    if let Some(known) = is_it(slot) {
+                        return Ok(known.tag);
+                    }
                 }
             }
-            at = (at + 1) & (slots.len() - 1);
+            self.step(&mut at, mix);
         }
     }
 
     #[inline]
     fn home(&self, mix: Mix) -> usize {
-        (mix.0 >> self.shift) as usize
+        (mix.0 >> (u64::BITS - self.bits)) as usize
+    }
+
+    /// Where probing starts.
+    #[inline]
+    fn first(&self, mix: Mix) -> Place {
+        let home = self.home(mix);
+        Place { line: home / LINE_SLOTS, slot: home % LINE_SLOTS }
+    }
+
+    #[inline]
+    fn step(&self, at: &mut Place, mix: Mix) {
+        at.slot = (at.slot + 1) % LINE_SLOTS;
+        if at.slot == self.home(mix) % LINE_SLOTS {
+            at.line = (at.line + 1) & (self.lines.len() - 1);
+        }
+    }
+
+    /// What a slot of this mix has above its number.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
+    fn alike(&self, mix: Mix) -> u32 {
+        mix.0 as u32 & !self.number_mask()
+    }
+
+    #[inline]
+    fn number_mask(&self) -> u32 {
+        (1 << self.bits) - 1
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer entries than slots, and those fit `bits`")]
+    fn fill(&mut self, at: Place, mix: Mix, entry: usize) {
+        self.lines[at.line].0[at.slot] = self.alike(mix) | (entry as u32 + 1);
     }
 
     #[cold]
-    fn grow(&mut self) {
-        let capacity = (self.slots.len() * 2).max(CAPACITY_MIN);
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; capacity]);
-        self.shift = u32::BITS - capacity.trailing_zeros();
-        for slot in old.into_iter().filter(|slot| *slot != EMPTY) {
-            let mut at = self.home(slot.mix());
-            while self.slots[at] != EMPTY {
-                at = (at + 1) & (capacity - 1);
+    fn grow(&mut self, placement: u64) {
+        let lines = (self.lines.len() * 2).max(1);
+        let capacity = lines * LINE_SLOTS;
+        let room = u32::try_from(capacity / 8 * FULL_EIGHTHS_MAX - self.len());
+        self.room = room.expect("a shard holds fewer than 2^31 ids");
+        self.bits = capacity.trailing_zeros();
+        self.lines = vec![Line([EMPTY; LINE_SLOTS]); lines];
+        for number in 0..self.len() {
+            let mix = self.entries.get(number).mix(placement);
+            let mut at = self.first(mix);
+            while self.lines[at.line].0[at.slot] != EMPTY {
+                self.step(&mut at, mix);
             }
-            self.slots[at] = slot;
+            self.fill(at, mix, number);
         }
     }
+}
+
+/// Where a slot is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    line: usize,
+    slot: usize,
 }
 
 /// Entries of one chunk: 48 KiB, so that a shard that grows copies nothing and leaves

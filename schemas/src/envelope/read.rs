@@ -11,12 +11,37 @@ const U16_FOLLOWS: u8 = 251;
 const U32_FOLLOWS: u8 = 252;
 const U64_FOLLOWS: u8 = 253;
 
+/// Bytes that are looked at together. Nothing that is read at once is longer: the
+/// longest are an id's head with its UUID, and the numbers of a record after its id.
+const WINDOW: usize = 32;
+/// A number's bytes at most: what announces its width, and the number.
+const NUMBER_BYTES_MAX: usize = 1 + size_of::<u64>();
+const SHORT_BYTES_MAX: usize = 1 + size_of::<u16>();
+const UUID_BYTES: usize = 16;
+
+const _: () = assert!(SHORT_BYTES_MAX + NUMBER_BYTES_MAX + UUID_BYTES <= WINDOW);
+const _: () = assert!(NUMBER_BYTES_MAX + 1 + NUMBER_BYTES_MAX + 3 * SHORT_BYTES_MAX <= WINDOW);
+
 /// Walks over a body. `None` means that the bytes are no such thing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     /// Whether every text so far was neither empty nor anything but printable ASCII.
     is_plain: bool,
+}
+
+/// The next bytes, zeros where there are no more; whoever reads too far learns it when
+/// the window is left.
+struct Window<'w> {
+    bytes: &'w [u8; WINDOW],
+    at: usize,
+}
+
+/// What of an id stands before its text, or instead of one.
+enum IdHead {
+    Text { bytes: u64 },
+    Uuid([u8; UUID_BYTES]),
+    Emitted,
 }
 
 impl<'a> Reader<'a> {
@@ -36,52 +61,37 @@ impl<'a> Reader<'a> {
 
     pub(super) fn tables(&mut self) -> Option<WireTables<'a>> {
         let strings = self.list(ENVELOPE_STRINGS_MAX, Self::text)?;
-        let scopes = self.list(ENVELOPE_RECORDS_MAX, Self::scope)?;
-        let pair = |reader: &mut Self| Some((reader.u16()?, reader.u16()?));
+        let scopes = self.list(ENVELOPE_RECORDS_MAX, |reader| reader.through(|window| window.scope()))?;
+        let pair = |reader: &mut Self| reader.through(|window| Some((window.short()?, window.short()?)));
         let dimensions = self.list(ENVELOPE_RECORDS_MAX, |reader| reader.list(DIMENSIONS_MAX, pair))?;
-        Some(WireTables { strings, scopes, dimensions, base_time_ms: self.i64()? })
+        Some(WireTables { strings, scopes, dimensions, base_time_ms: self.through(|window| window.signed())? })
     }
 
     #[inline]
     pub(super) fn record(&mut self) -> Option<WireRecord<'a>> {
-        Some(WireRecord {
-            scope: self.u16()?,
-            id: self.id()?,
-            quantity: self.i64()?,
-            time: self.optional_i64()?,
-            subject: self.u16()?,
-            dimensions: self.u16()?,
-            reservation: self.u16()?,
+        let (scope, head) = self.through(|window| Some((window.short()?, window.id_head()?)))?;
+        let id = match head {
+            IdHead::Uuid(uuid) => WireId::Uuid(uuid),
+            IdHead::Emitted => WireId::Emitted,
+            IdHead::Text { bytes } => WireId::Text(self.text_of(bytes)?),
+        };
+        self.through(|window| {
+            Some(WireRecord {
+                scope,
+                id,
+                quantity: window.signed()?,
+                time: window.optional()?,
+                subject: window.short()?,
+                dimensions: window.short()?,
+                reservation: window.short()?,
+            })
         })
-    }
-
-    fn scope(&mut self) -> Option<WireScope> {
-        Some(WireScope { tenant: self.u16()?, source: self.u16()?, meter: self.u16()? })
-    }
-
-    #[inline]
-    fn id(&mut self) -> Option<WireId<'a>> {
-        match self.u64()? {
-            0 => self.text().map(WireId::Text),
-            1 => self.array().map(WireId::Uuid),
-            2 => Some(WireId::Emitted),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    fn optional_i64(&mut self) -> Option<Option<i64>> {
-        match self.byte()? {
-            0 => Some(None),
-            1 => self.i64().map(Some),
-            _ => None,
-        }
     }
 
     /// A counted list. The capacity is bounded by the bytes that are there: an item
     /// takes at least one.
     fn list<T>(&mut self, items_max: usize, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let count = usize::try_from(self.u64()?).ok()?;
+        let count = usize::try_from(self.through(|window| window.number())?).ok()?;
         if count > items_max.min(self.rest.len()) {
             return None;
         }
@@ -94,7 +104,13 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn text(&mut self) -> Option<&'a str> {
-        let length = usize::try_from(self.u64()?).ok()?;
+        let bytes = self.through(|window| window.number())?;
+        self.text_of(bytes)
+    }
+
+    #[inline]
+    fn text_of(&mut self, bytes: u64) -> Option<&'a str> {
+        let length = usize::try_from(bytes).ok()?;
         // Nothing in an envelope is longer; the kinds' own limits are checked later.
         if length > SOURCE_BYTES_MAX {
             return None;
@@ -108,20 +124,63 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).ok()
     }
 
-    #[inline]
-    fn u16(&mut self) -> Option<u16> {
-        match self.byte()? {
+    /// Reads through a window, and goes on behind what was read.
+    #[inline(always)]
+    fn through<T>(&mut self, read: impl FnOnce(&mut Window<'_>) -> Option<T>) -> Option<T> {
+        let padded;
+        let bytes = match self.rest.first_chunk() {
+            Some(bytes) => bytes,
+            None => {
+                padded = pad(self.rest);
+                &padded
+            }
+        };
+        let mut window = Window { bytes, at: 0 };
+        let value = read(&mut window)?;
+        self.rest = self.rest.get(window.at..)?;
+        Some(value)
+    }
+}
+
+#[cold]
+fn pad(rest: &[u8]) -> [u8; WINDOW] {
+    let mut padded = [0; WINDOW];
+    padded[..rest.len()].copy_from_slice(rest);
+    padded
+}
+
+impl Window<'_> {
+    #[inline(always)]
+    fn byte(&mut self) -> u8 {
+        // Never beyond: what is read at once is bounded above.
+        let byte = self.bytes[self.at % WINDOW];
+        self.at += 1;
+        byte
+    }
+
+    #[inline(always)]
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let array = self.bytes.get(self.at..)?.first_chunk()?;
+        self.at += N;
+        Some(*array)
+    }
+
+    /// Unsigned, 16 bits.
+    #[inline(always)]
+    fn short(&mut self) -> Option<u16> {
+        match self.byte() {
             small if small < U16_FOLLOWS => Some(u16::from(small)),
-            U16_FOLLOWS => self.array().map(u16::from_le_bytes),
+            U16_FOLLOWS => Some(u16::from_le_bytes([self.byte(), self.byte()])),
             _ => None,
         }
     }
 
-    #[inline]
-    fn u64(&mut self) -> Option<u64> {
-        match self.byte()? {
+    /// Unsigned, 64 bits.
+    #[inline(always)]
+    fn number(&mut self) -> Option<u64> {
+        match self.byte() {
             small if small < U16_FOLLOWS => Some(u64::from(small)),
-            U16_FOLLOWS => self.array().map(u16::from_le_bytes).map(u64::from),
+            U16_FOLLOWS => Some(u64::from(u16::from_le_bytes([self.byte(), self.byte()]))),
             U32_FOLLOWS => self.array().map(u32::from_le_bytes).map(u64::from),
             U64_FOLLOWS => self.array().map(u64::from_le_bytes),
             _ => None,
@@ -129,24 +188,33 @@ impl<'a> Reader<'a> {
     }
 
     /// Zigzag: the sign in the lowest bit.
-    #[inline]
-    fn i64(&mut self) -> Option<i64> {
-        let zigzag = self.u64()?;
+    #[inline(always)]
+    fn signed(&mut self) -> Option<i64> {
+        let zigzag = self.number()?;
         Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
-    #[inline]
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*first)
+    #[inline(always)]
+    fn optional(&mut self) -> Option<Option<i64>> {
+        match self.byte() {
+            0 => Some(None),
+            1 => self.signed().map(Some),
+            _ => None,
+        }
     }
 
-    #[inline]
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.rest.split_first_chunk()?;
-        self.rest = rest;
-        Some(*first)
+    #[inline(always)]
+    fn id_head(&mut self) -> Option<IdHead> {
+        match self.number()? {
+            0 => self.number().map(|bytes| IdHead::Text { bytes }),
+            1 => self.array().map(IdHead::Uuid),
+            2 => Some(IdHead::Emitted),
+            _ => None,
+        }
+    }
+
+    fn scope(&mut self) -> Option<WireScope> {
+        Some(WireScope { tenant: self.short()?, source: self.short()?, meter: self.short()? })
     }
 }
 
