@@ -23,9 +23,6 @@ use crate::quota::{Entry, Layers, QuotaBook};
 use crate::rules::Rules;
 use crate::totals::{Counting, SeriesId, SeriesKey, Target, Totals};
 
-/// Records between a prefetch and its use: enough work to hide a memory access.
-const PREFETCH_AHEAD: usize = 12;
-
 /// The dimension that names a record's API key, for limits per key.
 const KEY_DIMENSION: &str = "key";
 
@@ -93,16 +90,15 @@ impl Bench<'_> {
     /// accepted.
     pub(crate) fn judge(&mut self, usage: &Usage<'_>, place: Place, scratch: &mut Scratch) -> Option<ExceptionsRow> {
         let hasher = self.hasher;
-        scratch.hash(&hasher, usage, place.append_time, |scopes, texts| self.resolve(usage, place, scopes, texts));
+        scratch.hash_tables(&hasher, usage);
+        self.resolve(usage, place, scratch);
+        scratch.hash_records(&hasher, usage, place.append_time, |hashed, scope| self.prefetch(hashed, scope));
         let time_ms_max =
             self.rules.definitions.as_ref().map_or(i64::MAX, |d| place.log_time.0.saturating_add(d.future_ms_max));
         let Scratch { scopes, hashed, verdicts, .. } = scratch;
         let sheet = Sheet { usage, place, time_ms_max };
         verdicts.clear();
         for (index, one) in hashed.iter().enumerate() {
-            if let Some(ahead) = hashed.get(index + PREFETCH_AHEAD) {
-                self.prefetch(ahead, scopes);
-            }
             let scope = &scopes[one.scope as usize];
             let verdict = self.judge_one(&One { sheet: &sheet, hashed: one, index }, scope);
             self.counts.count(verdict);
@@ -114,7 +110,9 @@ impl Bench<'_> {
     }
 
     /// Finds the series of every distinct (tenant, source, meter) in the envelope.
-    fn resolve(&mut self, usage: &Usage<'_>, place: Place, scopes: &mut Vec<Scope>, texts: &[TextHash]) {
+    fn resolve(&mut self, usage: &Usage<'_>, place: Place, scratch: &mut Scratch) {
+        let Scratch { texts, scopes, .. } = scratch;
+        scopes.clear();
         let key = |scope: odometer_schemas::envelope::Scope| SeriesKey::new(texts[scope.tenant], texts[scope.meter]);
         for scope in usage.scopes() {
             self.totals.prefetch_series(key(scope));
@@ -148,9 +146,9 @@ impl Bench<'_> {
     }
 
     #[inline]
-    fn prefetch(&self, hashed: &Hashed, scopes: &[Scope]) {
+    fn prefetch(&self, hashed: &Hashed, scope: &Scope) {
         self.ids.prefetch(hashed.fingerprint);
-        if let Ok(series) = scopes[hashed.scope as usize].series {
+        if let Ok(series) = scope.series {
             self.totals.prefetch_cell(series, hashed.time);
         }
     }
@@ -302,37 +300,39 @@ impl One<'_> {
 }
 
 impl Scratch {
-    /// Fills the buffers for one envelope.
-    fn hash(
-        &mut self,
-        hasher: &Hasher,
-        usage: &Usage<'_>,
-        append_time: TimeMs,
-        resolve: impl FnOnce(&mut Vec<Scope>, &[TextHash]),
-    ) {
-        self.hash_tables(hasher, usage);
-        self.scopes.clear();
-        resolve(&mut self.scopes, &self.texts);
-        self.hashed.clear();
-        for record in usage.records() {
-            let scope = self.scopes[record.scope].hash;
-            self.hashed.push(self.hash_record(hasher, scope, &record, append_time));
-        }
-    }
-
     /// Keys and contents only, for ids that are learned again from the log.
     pub(crate) fn keys(
         &mut self,
         hasher: &Hasher,
         usage: &Usage<'_>,
+        ready: impl Fn(Fingerprint),
     ) -> impl Iterator<Item = (Fingerprint, RecordHash)> + '_ {
-        self.hash(hasher, usage, TimeMs::default(), |scopes, texts| {
-            scopes.extend(usage.scopes().map(|scope| Scope {
-                hash: hasher.scope(texts[scope.tenant], texts[scope.source], texts[scope.meter]),
-                series: Err(RejectReason::UnknownMeter),
-            }));
-        });
+        self.hash_tables(hasher, usage);
+        self.scopes.clear();
+        self.scopes.extend(usage.scopes().map(|scope| Scope {
+            hash: hasher.scope(self.texts[scope.tenant], self.texts[scope.source], self.texts[scope.meter]),
+            series: Err(RejectReason::UnknownMeter),
+        }));
+        self.hash_records(hasher, usage, TimeMs::default(), |hashed, _| ready(hashed.fingerprint));
         self.hashed.iter().map(|hashed| (hashed.fingerprint, hashed.hash))
+    }
+
+    /// Hashes every record, and tells when one is ready: what it needs of memory can be on
+    /// its way while the others are hashed.
+    fn hash_records(
+        &mut self,
+        hasher: &Hasher,
+        usage: &Usage<'_>,
+        append_time: TimeMs,
+        ready: impl Fn(&Hashed, &Scope),
+    ) {
+        self.hashed.clear();
+        for record in usage.records() {
+            let scope = &self.scopes[record.scope];
+            let hashed = self.hash_record(hasher, scope.hash, &record, append_time);
+            ready(&hashed, scope);
+            self.hashed.push(hashed);
+        }
     }
 
     fn hash_tables(&mut self, hasher: &Hasher, usage: &Usage<'_>) {

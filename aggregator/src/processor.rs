@@ -216,7 +216,8 @@ impl Processor {
 
     fn learn_usage(&mut self, usage: &Usage<'_>, packed: Option<&[u8]>) {
         let verdicts = packed.and_then(unpack);
-        let keys = self.scratch.keys(&self.hasher, usage);
+        let ids = &self.ids;
+        let keys = self.scratch.keys(&self.hasher, usage, |fingerprint| ids.prefetch(fingerprint));
         for (index, (fingerprint, hash)) in keys.enumerate() {
             let verdict = verdicts.as_ref().map_or(Some(Verdict::Accepted), |v| v.get(index).copied());
             let emitted = matches!(usage.record(index).id, odometer_schemas::record::IdRef::Emitted(_));

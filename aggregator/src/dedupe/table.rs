@@ -45,30 +45,51 @@ impl Entry {
 #[derive(Clone, Copy)]
 struct Mix(u64);
 
-/// An empty slot. Any other has the number of an entry plus one, in as many bits as the
-/// table has of slots, and above them what there is room for of the lower half of the
-/// entry's mix.
-const EMPTY: u32 = 0;
+/// Slots of one cache line, beside the word that says how many are filled.
+const LINE_SLOTS: usize = 15;
+const LINE_WORDS: usize = LINE_SLOTS + 1;
+const LINE_BITS: u32 = LINE_WORDS.trailing_zeros();
 
-/// Slots of one cache line.
-const LINE_SLOTS: usize = 16;
-
-/// Slots that are probed one after the other, round from where the first one was: an id
-/// touches the next line only where this one is full.
+/// Slots that are looked at together, without a branch for each, filled from the first;
+/// the last word says how many. A slot is the number of an entry, in as many bits as the
+/// table has of words, and above them what there is room for of the lower half of the
+/// entry's mix. An id touches the next line only where this one is full.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Line([u32; LINE_SLOTS]);
+struct Line([u32; LINE_WORDS]);
 
 const _: () = assert!(size_of::<Line>() == 64);
 
-/// A table is at most this full, in eighths: hardly any line is full then.
-const FULL_EIGHTHS_MAX: usize = 5;
+impl Line {
+    #[inline(always)]
+    fn filled(&self) -> usize {
+        self.0[LINE_SLOTS] as usize
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, slot: u32) {
+        self.0[self.filled()] = slot;
+        self.0[LINE_SLOTS] += 1;
+    }
+
+    /// Whether a word has these bits under the mask; one that is not a filled slot may.
+    #[inline(always)]
+    fn has_like(&self, alike: u32, mask: u32) -> bool {
+        self.0.iter().fold(false, |any, word| any | ((word ^ alike) & mask == 0))
+    }
+}
+
+/// Lines of the smallest table; a fresh bucket has one such table per shard.
+const LINES_MIN: usize = 2;
+
+/// A table is at most this full, in sixteenths: one line in fourteen is full then.
+const FULL_SIXTEENTHS_MAX: usize = 11;
 
 #[derive(Debug)]
 pub(crate) struct Table {
     lines: Vec<Line>,
     entries: Entries,
-    /// Bits that the number of a slot takes, and of an entry in one.
+    /// Bits that the number of a line takes.
     bits: u32,
     /// New ids that there is room for.
     room: u32,
@@ -76,7 +97,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new() -> Self {
-        Self { lines: Vec::new(), entries: Entries::default(), bits: 1, room: 0 }
+        Self { lines: Vec::new(), entries: Entries::default(), bits: LINES_MIN.trailing_zeros(), room: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -85,7 +106,7 @@ impl Table {
 
     #[inline]
     pub(crate) fn prefetch(&self, entry: &Entry, placement: u64) {
-        prefetch(&self.lines, self.home(entry.mix(placement)) / LINE_SLOTS);
+        prefetch(&self.lines, self.home(entry.mix(placement)));
     }
 
     /// The tag remembered with the entry's fingerprint.
@@ -107,8 +128,9 @@ impl Table {
         let mix = entry.mix(placement);
         match self.probe(&entry, mix) {
             Ok(tag) => Some(tag),
-            Err(at) => {
-                self.fill(at, mix, self.entries.len());
+            Err(line) => {
+                let slot = self.slot(mix, self.entries.len());
+                self.lines[line].fill(slot);
                 self.entries.push(entry);
                 self.room -= 1;
                 None
@@ -120,90 +142,77 @@ impl Table {
         self.entries.iter()
     }
 
-    /// The tag of the entry with the same fingerprint, or the empty slot where it goes.
+    /// The tag of the entry with the same fingerprint, or the line where it goes.
     #[inline(always)]
-    fn probe(&self, entry: &Entry, mix: Mix) -> Result<u64, Place> {
-        let alike = self.alike(mix);
-        let is_it = |slot: u32| {
-            let known = || self.entries.get((slot & self.number_mask()) as usize - 1);
-            ((slot ^ alike) >> self.bits == 0).then(known).filter(|known| known.same_key(entry))
-        };
-        let mut at = self.first(mix);
+    fn probe(&self, entry: &Entry, mix: Mix) -> Result<u64, usize> {
+        let mut at = self.home(mix);
         loop {
-            match self.lines[at.line].0[at.slot] {
-                EMPTY => return Err(at),
-                slot => {
-                    if let Some(known) = is_it(slot) {
-                        return Ok(known.tag);
-                    }
-                }
+            let line = &self.lines[at];
+            if line.has_like(self.alike(mix), !self.number_mask())
+                && let Some(known) = self.known(line, entry, mix)
+            {
+                return Ok(known.tag);
             }
-            self.step(&mut at, mix);
+            if line.filled() < LINE_SLOTS {
+                return Err(at);
+            }
+            at = self.after(at);
         }
     }
 
-    #[inline]
+    /// The entry with the same fingerprint that one of the line's slots points to.
+    #[cold]
+    fn known(&self, line: &Line, entry: &Entry, mix: Mix) -> Option<Entry> {
+        let (alike, number_mask) = (self.alike(mix), self.number_mask());
+        let numbers = line.0.iter().take(line.filled()).filter(|slot| **slot & !number_mask == alike);
+        numbers.map(|slot| self.entries.get((slot & number_mask) as usize)).find(|known| known.same_key(entry))
+    }
+
+    #[inline(always)]
     fn home(&self, mix: Mix) -> usize {
         (mix.0 >> (u64::BITS - self.bits)) as usize
     }
 
-    /// Where probing starts.
-    #[inline]
-    fn first(&self, mix: Mix) -> Place {
-        let home = self.home(mix);
-        Place { line: home / LINE_SLOTS, slot: home % LINE_SLOTS }
-    }
-
-    #[inline]
-    fn step(&self, at: &mut Place, mix: Mix) {
-        at.slot = (at.slot + 1) % LINE_SLOTS;
-        if at.slot == self.home(mix) % LINE_SLOTS {
-            at.line = (at.line + 1) & (self.lines.len() - 1);
-        }
+    #[inline(always)]
+    fn after(&self, line: usize) -> usize {
+        (line + 1) & (self.lines.len() - 1)
     }
 
     /// What a slot of this mix has above its number.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
     fn alike(&self, mix: Mix) -> u32 {
         mix.0 as u32 & !self.number_mask()
     }
 
-    #[inline]
+    #[inline(always)]
     fn number_mask(&self) -> u32 {
-        (1 << self.bits) - 1
+        (1 << (self.bits + LINE_BITS)) - 1
     }
 
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "there are fewer entries than slots, and those fit `bits`")]
-    fn fill(&mut self, at: Place, mix: Mix, entry: usize) {
-        self.lines[at.line].0[at.slot] = self.alike(mix) | (entry as u32 + 1);
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer entries than slots, and those fit the mask")]
+    fn slot(&self, mix: Mix, entry: usize) -> u32 {
+        self.alike(mix) | entry as u32
     }
 
     #[cold]
     fn grow(&mut self, placement: u64) {
-        let lines = (self.lines.len() * 2).max(1);
-        let capacity = lines * LINE_SLOTS;
-        let room = u32::try_from(capacity / 8 * FULL_EIGHTHS_MAX - self.len());
+        let lines = (self.lines.len() * 2).max(LINES_MIN);
+        let room = u32::try_from(lines * LINE_SLOTS * FULL_SIXTEENTHS_MAX / 16 - self.len());
         self.room = room.expect("a shard holds fewer than 2^31 ids");
-        self.bits = capacity.trailing_zeros();
-        self.lines = vec![Line([EMPTY; LINE_SLOTS]); lines];
-        for number in 0..self.len() {
-            let mix = self.entries.get(number).mix(placement);
-            let mut at = self.first(mix);
-            while self.lines[at.line].0[at.slot] != EMPTY {
-                self.step(&mut at, mix);
+        self.bits = lines.trailing_zeros();
+        assert!(self.bits + LINE_BITS < u32::BITS, "a shard holds fewer than 2^31 ids");
+        self.lines = vec![Line([0; LINE_WORDS]); lines];
+        for (number, entry) in self.entries.iter().enumerate() {
+            let mix = entry.mix(placement);
+            let (mut at, slot) = (self.home(mix), self.slot(mix, number));
+            while self.lines[at].filled() == LINE_SLOTS {
+                at = self.after(at);
             }
-            self.fill(at, mix, number);
+            self.lines[at].fill(slot);
         }
     }
-}
-
-/// Where a slot is.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    line: usize,
-    slot: usize,
 }
 
 /// Entries of one chunk: 48 KiB, so that a shard that grows copies nothing and leaves
