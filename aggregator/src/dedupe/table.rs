@@ -82,7 +82,7 @@ impl Line {
 /// Lines of the smallest table; a fresh bucket has one such table per shard.
 const LINES_MIN: usize = 2;
 
-/// A table is at most this full, in sixteenths: one line in fourteen is full then.
+/// A table is at most this full, in sixteenths: one line in ten is full then.
 const FULL_SIXTEENTHS_MAX: usize = 11;
 
 #[derive(Debug)]
