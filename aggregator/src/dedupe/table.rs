@@ -215,39 +215,51 @@ impl Table {
     }
 }
 
-/// Entries of one chunk: 48 KiB, so that a shard that grows copies nothing and leaves
-/// little unused.
-const CHUNK_ENTRIES: usize = 2048;
+/// Entries of one chunk, 6 KiB: the chunks that all shards write to fit a core's cache
+/// together, a shard that grows copies nothing, and little is left unused.
+const CHUNK_ENTRIES: usize = 256;
+
+type Chunk = Box<[Entry]>;
 
 /// Entries in order of arrival, in chunks that never move.
 #[derive(Debug, Default)]
 struct Entries {
-    full: Vec<Box<[Entry]>>,
-    last: Vec<Entry>,
+    full: Vec<Chunk>,
+    /// Filled with nothing when it is made: what is written then is in the cache already.
+    last: Chunk,
+    /// Entries in `last`.
+    filled: usize,
 }
 
 impl Entries {
     #[inline]
     fn len(&self) -> usize {
-        self.full.len() * CHUNK_ENTRIES + self.last.len()
+        self.full.len() * CHUNK_ENTRIES + self.filled
     }
 
     #[inline]
     fn get(&self, number: usize) -> Entry {
-        let within = number % CHUNK_ENTRIES;
-        self.full.get(number / CHUNK_ENTRIES).map_or_else(|| self.last[within], |chunk| chunk[within])
+        self.full.get(number / CHUNK_ENTRIES).unwrap_or(&self.last)[number % CHUNK_ENTRIES]
     }
 
     #[inline]
     fn push(&mut self, entry: Entry) {
-        self.last.push(entry);
-        if self.last.len() == CHUNK_ENTRIES {
-            self.full.push(std::mem::replace(&mut self.last, Vec::with_capacity(CHUNK_ENTRIES)).into_boxed_slice());
+        if self.filled == self.last.len() {
+            self.add_chunk();
         }
+        self.last[self.filled] = entry;
+        self.filled += 1;
+    }
+
+    #[cold]
+    fn add_chunk(&mut self) {
+        let filled = std::mem::replace(&mut self.last, vec![Entry::default(); CHUNK_ENTRIES].into());
+        self.full.extend((!filled.is_empty()).then_some(filled));
+        self.filled = 0;
     }
 
     fn iter(&self) -> impl Iterator<Item = Entry> + '_ {
-        self.full.iter().flatten().chain(&self.last).copied()
+        self.full.iter().flatten().chain(&self.last[..self.filled]).copied()
     }
 }
 
