@@ -303,4 +303,17 @@ mod tests {
         }
         assert!((0..100).all(|i| table.find(&key(i), 3) == Some(i)));
     }
+
+    #[test]
+    fn what_finds_no_room_at_the_end_goes_to_the_beginning() {
+        let key = |i: u64| Entry::new(u128::from(i.wrapping_mul(0x1234_5678_9abc_def1)), i);
+        // All of them start in the last sixteenth of the lines, and overflow it.
+        let keys: Vec<Entry> = (0..).map(key).filter(|key| key.mix(5).0 >> 60 == 15).take(500).collect();
+        let mut table = Table::new();
+        for key in &keys {
+            assert_eq!(table.find_or_insert(*key, 5), None);
+        }
+        assert!(table.lines[0].filled() > 0);
+        assert!(keys.iter().all(|key| table.find(key, 5) == Some(key.tag)));
+    }
 }
