@@ -14,7 +14,6 @@ use super::hold::{Hold, HoldState, Layers};
 use super::ledger::{Ledger, Phase};
 use super::live::{Asked, LiveQuota, hold_key};
 use super::several::{Ask, Seen, ask_all};
-use super::shortcuts::Shortcut;
 use super::word::UNLIMITED;
 
 /// What was decided, and what the log must be told of it.
@@ -72,7 +71,7 @@ impl LiveQuota {
     fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome> {
         let [item] = check.items.as_slice() else { return None };
         let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
-        let gate = self.shared.shortcut((&check.who.tenant, &item.meter), now, Shortcut::gate)?;
+        let gate = self.shared.shortcut((&check.who.tenant, &item.meter), now, |shortcut| shortcut.gate())?;
         Some(single(&gate, amount, false))
     }
 
