@@ -24,16 +24,17 @@ pub(super) struct Blocks<T> {
     blocks: [OnceLock<Box<[T]>>; BLOCKS],
 }
 
-/// The number of the item that is made after so many others, below [`ITEMS_MAX`].
-/// Neighbours do not share a cache line as long as there is another: what is made at the
-/// same time is often used at the same time.
+/// The number of the item that is made after so many others, below [`ITEMS_MAX`]. The
+/// first ones do not share a cache line: where there are few, each may be much in use.
+/// Later ones lie densely.
 pub(super) fn number_of(nth: u32) -> u32 {
     debug_assert!(nth < ITEMS_MAX);
+    if nth < 1 << FIRST_BITS {
+        return ((nth << LINE_BITS) | (nth >> (FIRST_BITS - LINE_BITS))) & ((1 << FIRST_BITS) - 1);
+    }
     let from_first = nth + (1 << FIRST_BITS);
     let bits = from_first.ilog2();
-    let at = from_first ^ (1 << bits);
-    let turned = ((at << LINE_BITS) | (at >> (bits - LINE_BITS))) & ((1 << bits) - 1);
-    (bits - FIRST_BITS) << AT_BITS | turned
+    (bits - FIRST_BITS) << AT_BITS | (from_first ^ (1 << bits))
 }
 
 #[inline]
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn items_that_are_made_together_lie_apart() {
+    fn the_first_items_lie_apart() {
         let lines: HashSet<_> = (0..128).map(|nth| number_of(nth) >> LINE_BITS).collect();
         assert_eq!(lines.len(), 128);
     }

@@ -320,7 +320,7 @@ impl Shared {
     ) -> Result<Vec<Asked>, QuotaError> {
         let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
         if let [item] = items
-            && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, |shortcut| shortcut.gate())
+            && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, |shortcut| Arc::clone(shortcut.gate()))
         {
             return Ok(vec![Asked { gate, amount: amount(item) }]);
         }

@@ -177,12 +177,20 @@ impl Kept {
 }
 
 impl Shortcut<'_> {
-    pub(super) fn gate(&self) -> Arc<Gate> {
-        let kept = match self {
-            Self::Found { place: (table, at), .. } => table.kept[*at].get().expect("what is found is kept"),
-            Self::New(kept) => kept,
-        };
-        Arc::clone(&kept.gate)
+    /// Whose word it is.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        match self {
+            Self::Found { place: (table, at), .. } => &table.kept[*at].get().expect("what is found is kept").gate,
+            Self::New(kept) => &kept.gate,
+        }
+    }
+
+    /// The word, at hand before the gate is.
+    pub(super) fn word(&self) -> &Word {
+        match self {
+            Self::Found { word, .. } => word,
+            Self::New(kept) => kept.gate.counter.word(),
+        }
     }
 
     /// What the gate would say.

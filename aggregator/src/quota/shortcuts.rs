@@ -33,7 +33,7 @@ pub(super) struct Shortcuts {
     generation: AtomicU64,
     /// How often a tenant's terms changed; each counts for many tenants.
     changes: Box<[AtomicU32; CHANGES]>,
-    halves: [Half; 2],
+    keys: Keys,
     words: Arc<Words>,
     newest: Mutex<Newest>,
 }
@@ -56,27 +56,65 @@ struct Newest {
     before: Vec<Arc<Table>>,
 }
 
-/// One half of every key: no tenant can choose a name that gets another's key.
+/// What keys are made by: no tenant can choose a name that gets another's key.
 #[derive(Debug)]
-struct Half {
+struct Keys {
+    names: Seed,
+    tenant: Seed,
+    ends: [u64; 2],
+}
+
+#[derive(Debug)]
+struct Seed {
     start: u64,
     shared: SharedSeed,
 }
 
-impl Half {
+impl Seed {
+    fn hasher(&self) -> FoldHasher<'_> {
+        FoldHasher::with_seed(self.start, &self.shared)
+    }
+}
+
+impl Keys {
     fn random() -> Self {
         let random = || RandomState::new().hash_one(0);
-        Self { start: random(), shared: SharedSeed::from_u64(random()) }
+        let seed = || Seed { start: random(), shared: SharedSeed::from_u64(random()) };
+        Self { names: seed(), tenant: seed(), ends: [random(), random()] }
     }
 
-    /// Of the tenant alone, and of both.
+    /// A hash of the tenant alone, and one of both.
     #[inline]
-    fn of(&self, tenant: &str, meter: &str) -> (u64, u64) {
-        let mut hasher = FoldHasher::with_seed(self.start, &self.shared);
+    fn names(&self, tenant: &str, meter: &str) -> (u64, u64) {
+        let mut hasher = self.names.hasher();
         hasher.write(tenant.as_bytes());
         let of_tenant = hasher.finish();
         hasher.write(meter.as_bytes());
         (of_tenant, hasher.finish())
+    }
+
+    /// Another hash of the tenant, which knows nothing of the first: tenants that are the
+    /// same to one are not to the other.
+    #[inline]
+    fn tenant(&self, tenant: &str) -> u64 {
+        let bytes = tenant.as_bytes();
+        match (bytes.first_chunk(), bytes.last_chunk()) {
+            // Its two ends and its length say all of it.
+            (Some(first), Some(last)) if bytes.len() <= 16 => {
+                let first = u64::from_le_bytes(*first) ^ self.ends[0].rotate_right(bytes.len() as u32);
+                let last = u64::from_le_bytes(*last) ^ self.ends[1];
+                let product = u128::from(first) * u128::from(last);
+                product as u64 ^ (product >> 64) as u64
+            }
+            _ => self.long_or_short(bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn long_or_short(&self, tenant: &[u8]) -> u64 {
+        let mut hasher = self.tenant.hasher();
+        hasher.write(tenant);
+        hasher.finish()
     }
 }
 
@@ -88,7 +126,7 @@ impl Shortcuts {
             seen: ThreadLocal::new(),
             generation: AtomicU64::new(table.generation),
             changes: Box::new([const { AtomicU32::new(0) }; CHANGES]),
-            halves: [Half::random(), Half::random()],
+            keys: Keys::random(),
             words: Arc::clone(words),
             newest: Mutex::new(Newest { table: Arc::new(table), before: Vec::new() }),
         }
@@ -98,10 +136,9 @@ impl Shortcuts {
     /// a shortcut is made of.
     #[inline]
     pub(super) fn key(&self, tenant: &str, meter: &str) -> Key {
-        let (of_tenant, first) = self.halves[0].of(tenant, meter);
-        let (_, second) = self.halves[1].of(tenant, meter);
+        let (of_tenant, of_both) = self.keys.names(tenant, meter);
         let changes = u64::from(self.changes_of(of_tenant).load(Ordering::Acquire));
-        Key::new(first, second.wrapping_add(changes))
+        Key::new(self.keys.tenant(tenant) ^ of_both.rotate_left(32), of_both.wrapping_add(changes))
     }
 
     /// Runs `look` on the shortcut, if it is found and holds at `now`.
@@ -134,7 +171,7 @@ impl Shortcuts {
     /// A tenant's terms have changed: once this returns, no shortcut says what was
     /// before.
     pub(super) fn void_tenant(&self, tenant: &str) {
-        let (of_tenant, _) = self.halves[0].of(tenant, "");
+        let (of_tenant, _) = self.keys.names(tenant, "");
         self.changes_of(of_tenant).fetch_add(1, Ordering::AcqRel);
     }
 
