@@ -120,7 +120,7 @@ fn adapted(text: &str, name: &str) -> String {
         .replace("const _: () = assert!(size_of::<Line>() == 64, \"four places are one cache line\");", "")
         .replace("const FIRST_BITS: u32 = 10;", "const FIRST_BITS: u32 = 3;")
         .replace("const PLACES_MIN: usize = 1 << 10;", "const PLACES_MIN: usize = 1 << 3;")
-        .replace("const BOUNDS_FIRST: usize = 64;", "const BOUNDS_FIRST: usize = 1;")
+        .replace("const BOUNDS_FIRST: usize = 256;", "const BOUNDS_FIRST: usize = 1;")
         .replace("crate::", &format!("crate::{name}::"))
         .replace("use dashmap::", "use crate::map::")
 }

@@ -21,8 +21,13 @@ const _: () = assert!(LINE_BITS <= FIRST_BITS && AT_BITS - FIRST_BITS < BLOCKS a
 
 #[derive(Debug)]
 pub(super) struct Blocks<T> {
-    blocks: [OnceLock<Box<[T]>>; BLOCKS],
+    blocks: [Block<T>; BLOCKS],
 }
+
+/// Aligned so that its place takes no multiplication.
+#[derive(Debug)]
+#[repr(align(32))]
+struct Block<T>(OnceLock<Box<[T]>>);
 
 /// The number of the item that is made after so many others, below [`ITEMS_MAX`]. The
 /// first ones do not share a cache line: where there are few, each may be much in use.
@@ -50,20 +55,20 @@ fn at(number: u32) -> usize {
 impl<T> Blocks<T> {
     #[inline]
     pub(super) fn get(&self, number: u32) -> Option<&T> {
-        self.blocks[block_of(number)].get()?.get(at(number))
+        self.blocks[block_of(number)].0.get()?.get(at(number))
     }
 
     /// The item of a number, with its block made if need be of what `new` makes.
     pub(super) fn make(&self, number: u32, new: impl Fn() -> T) -> &T {
         let block = block_of(number);
         let length = 1_usize << (FIRST_BITS as usize + block);
-        &self.blocks[block].get_or_init(|| (0..length).map(|_| new()).collect())[at(number)]
+        &self.blocks[block].0.get_or_init(|| (0..length).map(|_| new()).collect())[at(number)]
     }
 
     /// Fetches an item that will be looked at.
     #[inline]
     pub(super) fn prefetch(&self, number: u32) {
-        if let Some(block) = self.blocks[block_of(number)].get() {
+        if let Some(block) = self.blocks[block_of(number)].0.get() {
             crate::prefetch::prefetch(block, at(number));
         }
     }
@@ -71,7 +76,7 @@ impl<T> Blocks<T> {
 
 impl<T> Default for Blocks<T> {
     fn default() -> Self {
-        Self { blocks: std::array::from_fn(|_| OnceLock::new()) }
+        Self { blocks: std::array::from_fn(|_| Block(OnceLock::new())) }
     }
 }
 
@@ -89,7 +94,10 @@ mod tests {
         let made: HashSet<_> = numbers.iter().map(|at| std::ptr::from_ref(blocks.make(*at, || 7_u64))).collect();
         let found: HashSet<_> = numbers.iter().map(|at| std::ptr::from_ref(blocks.get(*at).unwrap())).collect();
         assert_eq!((made.len(), found), (10_000, made));
-        assert_eq!(blocks.blocks.iter().filter_map(OnceLock::get).map(|block| block.len()).sum::<usize>(), 15 << 10);
+        assert_eq!(
+            blocks.blocks.iter().filter_map(|block| block.0.get()).map(|block| block.len()).sum::<usize>(),
+            15 << 10
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::word::Word;
 use super::words::Words;
 
 /// Places of the first table: nothing that a partition without questions would notice.
-pub(super) const PLACES_MIN: usize = 1 << 10;
+const PLACES_MIN: usize = 1 << 10;
 /// Places of one partition's table at most, at a cache line each, of which decisions
 /// read a quarter. A million tenants decide by shortcuts then; whoever finds no place
 /// goes the long way.
@@ -30,8 +30,9 @@ const PLACES_MAX: usize = 1 << 21;
 const PLACES_EACH: usize = 2;
 /// Places on one cache line.
 const LINE: usize = 4;
-/// Plans and periods of one partition are hardly ever more.
-const BOUNDS_FIRST: usize = 64;
+/// Plans and periods of one partition are hardly ever more; the tenants whose bounds come
+/// after them, by terms of their own, are looked up the slower way.
+const BOUNDS_FIRST: usize = 256;
 /// Lines that are looked at for one key; hardly any needs a second.
 const WINDOW: usize = 4;
 /// A table that cannot grow is cleared of what is over at most this often.
@@ -80,8 +81,10 @@ struct Filled {
 ///
 /// Another key is taken for it if the checks are the same, 64 bits, and the lines at
 /// most [`WINDOW`] apart. No tenant can aim at that: both are of hashes whose seeds
-/// nobody outside knows. By chance, with a million keys in 2^21 places, two of them meet
-/// like that in one of 2^43 tables; with 100,000 in 2^18, in one of 2^46.
+/// nobody outside knows, and the line is also of one that the check knows nothing of. By
+/// chance, with a million tenants on 2^19 lines, two of them meet like that in one of
+/// 2^42 tables; with 100,000 on 2^16, in one of 2^45. Of two meters of the same tenant
+/// the check alone tells: one of 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     line: u64,
@@ -106,7 +109,7 @@ pub(super) struct Bounds {
 /// Bounds by number, each once. No more than places, because a place is taken first.
 #[derive(Debug)]
 struct BoundsTable {
-    /// Nearly always all of them, and found with less.
+    /// Nearly always all of them.
     first: [Bounds; BOUNDS_FIRST],
     more: Blocks<Bounds>,
     /// By period, limit and hard limit.
@@ -225,9 +228,12 @@ impl BoundsTable {
     }
 
     #[inline]
+    fn first(&self, number: u32) -> Option<&Bounds> {
+        self.first.get(number as usize)
+    }
+
     fn get(&self, number: u32) -> Option<&Bounds> {
-        let first = self.first.get(number as usize);
-        first.or_else(|| self.more.get(number - BOUNDS_FIRST as u32))
+        self.first(number).or_else(|| self.more.get(number - BOUNDS_FIRST as u32))
     }
 
     /// The number of bounds that stand here from now on.
@@ -296,7 +302,11 @@ impl Table {
         let number = self.line(key, 0);
         let line = &self.lines[number];
         let at = line.place_of(key.check);
-        match line.what(at, key.check).and_then(|what| self.shortcut(number * LINE + at, what, now)) {
+        let first = line.what(at, key.check).and_then(|what| {
+            let bounds = self.bounds.first((what >> 32) as u32)?;
+            self.shortcut(number * LINE + at, (what as u32, bounds), now)
+        });
+        match first {
             Some(shortcut) => Some(look(&shortcut)),
             None => self.find_in_all(key, now, look),
         }
@@ -309,7 +319,10 @@ impl Table {
         for step in 0..WINDOW {
             let number = self.line(key, step);
             let line = &self.lines[number];
-            let at = |at| line.what(at, key.check).and_then(|what| self.shortcut(number * LINE + at, what, now));
+            let at = |at| {
+                let what = line.what(at, key.check)?;
+                self.shortcut(number * LINE + at, (what as u32, self.bounds.get((what >> 32) as u32)?), now)
+            };
             if let Some(found) = (0..LINE).find_map(at) {
                 return Some(look(&found));
             }
@@ -320,11 +333,10 @@ impl Table {
         None
     }
 
-    /// What the place with a key's check says, if that holds at `now`.
+    /// What a place says, if that holds at `now`.
     #[inline]
-    fn shortcut(&self, place: usize, what: u64, now: TimeMs) -> Option<Shortcut<'_>> {
-        let bounds = self.bounds.get((what >> 32) as u32)?;
-        let found = || Shortcut::Found { word: self.words.of(what as u32), bounds, place: (self, place) };
+    fn shortcut<'a>(&'a self, place: usize, (word, bounds): (u32, &'a Bounds), now: TimeMs) -> Option<Shortcut<'a>> {
+        let found = || Shortcut::Found { word: self.words.of(word), bounds, place: (self, place) };
         bounds.hold_at(now).then(found)
     }
 

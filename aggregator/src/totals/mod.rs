@@ -417,3 +417,20 @@ fn value_of(cell: &Cell, slot: SlotId, (how, extras): (Aggregation, &HashMap<Slo
         _ => extras.get(&slot).expect("such a total has its state").value(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_knows_the_period_of_its_cell_which_is_half_open() {
+        let mut hot = Hot::new(Aggregation::Sum);
+        let is_within = |hot: &Hot| [999, 1000, 1999, 2000].map(|ms| hot.period_of(TimeMs(ms)).is_some());
+        assert_eq!(is_within(&hot), [false; 4]);
+        let period = Interval { start: TimeMs(1000), end: TimeMs(2000) };
+        hot.turn_to(SlotId(7), &LiveCells::default().cell(&"acme".into(), "api_call", Aggregation::Sum, period));
+        assert_eq!((is_within(&hot), hot.period_of(period.start)), ([false, true, true, false], Some(period)));
+        hot.turn_away();
+        assert_eq!(is_within(&hot), [false; 4]);
+    }
+}
