@@ -5,14 +5,14 @@
 //! handles and touches the map only when a new counter appears.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use dashmap::DashMap;
 use odometer_schemas::digest::{Digest, RecordHash};
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::time::{Interval, MINUTE_MS, TimeMs};
 
-use crate::quota::{Watch, Word, as_settled};
+use crate::quota::{OwnWord, Watch, Word, Words, as_settled};
 
 /// Minutes that a cell shows live. Longer windows are answered from rollups.
 pub const RECENT_MINUTES: usize = 8;
@@ -20,13 +20,13 @@ pub const RECENT_MINUTES: usize = 8;
 /// The live counter of one (tenant, meter, period), and the exact state behind it.
 ///
 /// One writer stores, readers load. Everything that a record changes lies in one
-/// cache line; the ring of recent minutes follows.
+/// cache line; the ring of recent minutes follows, and what the writer knows without
+/// looking here. What quota decides on stands elsewhere, close to that of other cells.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Cell {
-    start_ms: i64,
-    length_ms: u32,
-    dirty: AtomicBool,
+    /// What of its limit was told, and whether the cell changed.
+    watch: Watch,
     /// The aggregated value; saturates at the ends of 64 bits.
     settled: AtomicI64,
     records: AtomicU64,
@@ -35,16 +35,10 @@ pub struct Cell {
     /// Digest of the accepted records, low half first. Only the writer reads it.
     digest: [AtomicU64; 2],
     recent: [RecentMinute; RECENT_MINUTES],
-    decided: Decided,
-}
-
-/// What quota decides on, on a line of its own: deciders change it too.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Decided {
+    start_ms: i64,
+    length_ms: u32,
     /// Settled and held.
-    word: Word,
-    watch: Watch,
+    word: OwnWord,
 }
 
 /// One minute of event time. A slot is reused when its minute has passed out of the
@@ -62,19 +56,19 @@ const _: () = assert!(std::mem::offset_of!(Cell, recent) == 64);
 
 impl Cell {
     /// An empty cell. Periods are months, and 31 days of milliseconds fit 32 bits.
-    pub(crate) fn new(period: Interval) -> Self {
+    pub(crate) fn new(period: Interval, words: &Arc<Words>) -> Self {
         let length_ms = u32::try_from(period.end.0 - period.start.0).expect("a period is at most 31 days long");
         let minute = || RecentMinute { start_ms: AtomicI64::new(i64::MIN), sum: AtomicI64::new(0) };
         Self {
-            start_ms: period.start.0,
-            length_ms,
-            dirty: AtomicBool::new(false),
+            watch: Watch::default(),
             settled: AtomicI64::new(0),
             records: AtomicU64::new(0),
             sum: Default::default(),
             digest: Default::default(),
             recent: std::array::from_fn(|_| minute()),
-            decided: Decided::default(),
+            start_ms: period.start.0,
+            length_ms,
+            word: words.own(),
         }
     }
 
@@ -90,6 +84,11 @@ impl Cell {
         Interval { start: TimeMs(self.start_ms), end: TimeMs(self.start_ms + i64::from(self.length_ms)) }
     }
 
+    /// The same as a cell keeps it.
+    pub(crate) fn start_and_length_ms(&self) -> (i64, u32) {
+        (self.start_ms, self.length_ms)
+    }
+
     /// The aggregated value in base units, saturated at the ends of 64 bits; the exact
     /// 128-bit total is in the totals book.
     #[must_use]
@@ -101,13 +100,19 @@ impl Cell {
     #[inline]
     #[must_use]
     pub fn word(&self) -> &Word {
-        &self.decided.word
+        &self.word
+    }
+
+    /// The word with its number.
+    #[inline]
+    pub(crate) fn own_word(&self) -> &OwnWord {
+        &self.word
     }
 
     /// What of its limit was told, and when to look again.
     #[inline]
     pub(crate) fn watch(&self) -> &Watch {
-        &self.decided.watch
+        &self.watch
     }
 
     /// Accepted records.
@@ -133,12 +138,6 @@ impl Cell {
         minutes
     }
 
-    #[inline]
-    pub(crate) fn contains(&self, time: TimeMs) -> bool {
-        let into_ms = time.0.wrapping_sub(self.start_ms);
-        (0..i64::from(self.length_ms)).contains(&into_ms)
-    }
-
     /// Adds one accepted record to sum, count and digest; whether the cell was clean.
     #[inline]
     pub(crate) fn add(&self, quantity: i64, hash: RecordHash) -> bool {
@@ -147,8 +146,8 @@ impl Cell {
         store(&self.sum, sum.cast_unsigned());
         store(&self.digest, digest.0);
         self.records.store(self.records.load(Relaxed) + 1, Relaxed);
-        let was_clean = !self.dirty.load(Relaxed);
-        self.dirty.store(true, Relaxed);
+        let was_clean = !self.is_dirty();
+        self.watch.is_dirty.store(true, Relaxed);
         was_clean
     }
 
@@ -163,12 +162,19 @@ impl Cell {
     /// what a reservation does not hold any more for the same record, in one step.
     #[inline]
     pub(crate) fn publish(&self, value: i128, held_change: i64) {
+        self.publish_on(&self.word, value, held_change);
+    }
+
+    /// The same for whoever has the cell's word at hand, and need not look up where it
+    /// stands.
+    #[inline]
+    pub(crate) fn publish_on(&self, word: &Word, value: i128, held_change: i64) {
         let saturated = i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
         let before = self.settled.load(Relaxed);
         self.settled.store(saturated, Relaxed);
         let change = as_settled(saturated) - as_settled(before) + held_change;
         if change != 0 {
-            self.decided.word.move_by(change);
+            word.move_by(change);
         }
     }
 
@@ -182,12 +188,13 @@ impl Cell {
         Digest(load(&self.digest))
     }
 
+    #[inline]
     pub(crate) fn is_dirty(&self) -> bool {
-        self.dirty.load(Relaxed)
+        self.watch.is_dirty.load(Relaxed)
     }
 
     pub(crate) fn clean(&self) {
-        self.dirty.store(false, Relaxed);
+        self.watch.is_dirty.store(false, Relaxed);
     }
 
     #[inline]
@@ -210,9 +217,8 @@ impl Cell {
     /// Fetches what a record at `minute_ms` will change.
     #[inline]
     pub(crate) fn prefetch(&self, minute_ms: i64) {
-        crate::prefetch::prefetch(std::slice::from_ref(&self.start_ms), 0);
+        crate::prefetch::prefetch(std::slice::from_ref(&self.watch), 0);
         crate::prefetch::prefetch(&self.recent, ring_index(minute_ms));
-        crate::prefetch::prefetch(std::slice::from_ref(&self.decided), 0);
     }
 }
 
@@ -244,10 +250,11 @@ pub struct LiveUsage {
     pub cell: Arc<Cell>,
 }
 
-/// All live counters of a node, by tenant.
+/// All live counters of a partition, by tenant.
 #[derive(Clone, Debug, Default)]
 pub struct LiveCells {
     tenants: Arc<DashMap<Arc<str>, Vec<LiveUsage>>>,
+    words: Arc<Words>,
 }
 
 impl LiveCells {
@@ -268,6 +275,11 @@ impl LiveCells {
         self.tenants.len()
     }
 
+    /// Where they have what quota decides on.
+    pub(crate) fn words(&self) -> &Arc<Words> {
+        &self.words
+    }
+
     /// Looks at every counter of a tenant.
     pub(crate) fn each(&self, tenant: &str, mut look: impl FnMut(&LiveUsage)) {
         if let Some(found) = self.tenants.get(tenant) {
@@ -282,7 +294,7 @@ impl LiveCells {
         if let Some(usage) = usage {
             return Arc::clone(&usage.cell);
         }
-        let cell = Arc::new(Cell::new(period));
+        let cell = Arc::new(Cell::new(period, &self.words));
         found.push(LiveUsage { meter: meter.into(), aggregation, cell: Arc::clone(&cell) });
         cell
     }
@@ -303,7 +315,7 @@ mod tests {
     use super::*;
 
     fn cell() -> Cell {
-        Cell::new(Interval { start: TimeMs(1000), end: TimeMs(2000) })
+        Cell::new(Interval { start: TimeMs(1000), end: TimeMs(2000) }, &Arc::default())
     }
 
     #[test]
@@ -334,12 +346,6 @@ mod tests {
         const MONTH_MS: i64 = 31 * 24 * 60 * MINUTE_MS;
         assert!(Cell::fits(5, 5 + MONTH_MS));
         assert!(![(5, 5), (5, 4), (i64::MIN, i64::MAX), (0, 2 * MONTH_MS)].iter().any(|p| Cell::fits(p.0, p.1)));
-    }
-
-    #[test]
-    fn a_period_is_half_open() {
-        let cell = cell();
-        assert_eq!([999, 1000, 1999, 2000].map(|ms| cell.contains(TimeMs(ms))), [false, true, true, false]);
     }
 
     #[test]

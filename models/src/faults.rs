@@ -70,13 +70,15 @@ const DECIDE: &str = "quota/decide.rs";
 const LEDGER: &str = "quota/ledger.rs";
 const LIVE: &str = "quota/live.rs";
 const SHORTCUTS: &str = "quota/shortcuts.rs";
+const PLACES: &str = "quota/places.rs";
+const WORDS: &str = "quota/words.rs";
 
 const EXCHANGE: [&str; 2] = [
     "match self.raw.compare_exchange_weak(raw, raw_of(whole), Ordering::AcqRel, Ordering::Acquire) {",
     "self.raw.store(raw_of(whole), Ordering::Release);\n            match Ok::<u64, u64>(raw) {",
 ];
 const ADMIT_WAITS: [&str; 2] = ["if raw & STILL != 0 {", "if false {"];
-const CHECK_WAITS: [&str; 2] = ["if raw & STILL == 0 {", "if true {"];
+const CHECK_WAITS: [&str; 2] = ["raw = self.moved_on();", "raw &= !STILL;"];
 const MOVE: [&str; 2] = [
     "self.raw.fetch_add(raw_of(amount), Ordering::AcqRel);",
     "let raw = self.raw.load(Ordering::Acquire);\n        \
@@ -123,10 +125,19 @@ const GIVEN_UP: [&str; 2] = [" && !known.lock().is_booked;", ";"];
 const ADMITTED_ALREADY: [&str; 2] = ["state.held[*line] += amount;", "let _ = (line, amount);"];
 const VOIDED: [&str; 2] = ["self.shared.shortcuts.void_tenant(tenant);", ""];
 const KEY_FIRST: [&str; 2] = [
-    "let shortcut = Shortcut::new(key,",
-    "let key = self.shortcuts.key(tenant, meter);\n        let shortcut = Shortcut::new(key,",
+    "let shortcut = Kept::new(key,",
+    "let key = self.shortcuts.key(tenant, meter);\n        let shortcut = Kept::new(key,",
 ];
 const OF_THE_CATALOGUE: [&str; 2] = [".filter(|table| table.version == version)", ""];
+const CHECK_LAST: [&str; 2] = [
+    "line.what[at].store(what, Ordering::Relaxed);\n        line.checks[at].store(key.check, Ordering::Release);",
+    "line.checks[at].store(key.check, Ordering::Release);\n        line.what[at].store(what, Ordering::Relaxed);",
+];
+const PLACE_WON: [&str; 2] = [
+    "match self.kept[place].set(kept) {",
+    "self.publish(place, key, (word, bounds));\n            match self.kept[place].set(kept) {",
+];
+const NUMBER_KEPT: [&str; 2] = ["numbers.free.pop()", "numbers.given.checked_sub(1).map(number_of)"];
 
 /// All of them.
 pub const FAULTS: &[Fault] = &[
@@ -291,5 +302,26 @@ pub const FAULTS: &[Fault] = &[
         file: SHORTCUTS,
         changes: &[OF_THE_CATALOGUE],
         found_by: "plan_asked_for_before",
+    },
+    Fault {
+        name: "place_shown_before_it_says_what",
+        tree: Tree::Life,
+        file: PLACES,
+        changes: &[CHECK_LAST],
+        found_by: "each_by_its_own",
+    },
+    Fault {
+        name: "place_shown_by_whoever_lost_it",
+        tree: Tree::Life,
+        file: PLACES,
+        changes: &[PLACE_WON],
+        found_by: "each_by_its_own",
+    },
+    Fault {
+        name: "word_given_while_it_has_an_owner",
+        tree: Tree::Life,
+        file: WORDS,
+        changes: &[NUMBER_KEPT],
+        found_by: "each_by_its_own",
     },
 ];

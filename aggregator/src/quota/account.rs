@@ -10,6 +10,7 @@ use odometer_schemas::time::{Interval, TimeMs};
 
 use super::sync::{AtomicI64, AtomicU64, Mutex, Ordering, PoisonError};
 use super::word::{UNLIMITED, Word, as_settled};
+use super::words::{OwnWord, Words};
 use crate::cells::Cell;
 
 /// One limit in force for a tenant.
@@ -94,10 +95,9 @@ impl Terms {
 
 /// The counter behind a limit that no total stands for: of a subject, of a key, of
 /// what runs side by side.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+#[derive(Debug)]
 pub(crate) struct OwnCounter {
-    word: Word,
+    word: OwnWord,
     settled: AtomicI64,
 }
 
@@ -113,8 +113,14 @@ pub(crate) enum Counter {
 impl Counter {
     #[inline]
     pub(crate) fn word(&self) -> &Word {
+        self.own_word()
+    }
+
+    /// The word with its number.
+    #[inline]
+    pub(crate) fn own_word(&self) -> &OwnWord {
         match self {
-            Self::Total(cell) => cell.word(),
+            Self::Total(cell) => cell.own_word(),
             Self::Own(own) => &own.word,
         }
     }
@@ -134,6 +140,10 @@ impl Counter {
 }
 
 impl OwnCounter {
+    fn new(words: &Arc<Words>) -> Self {
+        Self { word: words.own(), settled: AtomicI64::new(0) }
+    }
+
     /// Settles usage; one writer.
     pub(crate) fn settle(&self, quantity: i64) {
         let old = self.settled.load(Ordering::Relaxed);
@@ -199,18 +209,21 @@ pub(crate) struct Account {
     pub(crate) several: Mutex<()>,
     pub(crate) standing: ArcSwapOption<Standing>,
     own: Mutex<HashMap<OwnKey, Arc<OwnCounter>>>,
+    /// Where those have their words.
+    words: Arc<Words>,
     terms: ArcSwapOption<TenantTerms>,
     /// Raised with every change of `terms`.
     terms_version: AtomicU64,
 }
 
 impl Account {
-    pub(crate) fn new(tenant: Arc<str>) -> Self {
+    pub(crate) fn new(tenant: Arc<str>, words: &Arc<Words>) -> Self {
         Self {
             tenant,
             several: Mutex::new(()),
             standing: ArcSwapOption::empty(),
             own: Mutex::default(),
+            words: Arc::clone(words),
             terms: ArcSwapOption::empty(),
             terms_version: AtomicU64::new(0),
         }
@@ -218,7 +231,8 @@ impl Account {
 
     /// The counter that no total stands for.
     pub(crate) fn own(&self, key: OwnKey) -> Arc<OwnCounter> {
-        Arc::clone(self.own.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(own.entry(key).or_insert_with(|| Arc::new(OwnCounter::new(&self.words))))
     }
 
     pub(crate) fn drop_own(&self, key: &OwnKey) {

@@ -2,7 +2,7 @@
 //! has been counted, the usage of a subject or key with every record, so that alerts are a
 //! function of the log, wherever its commits are cut.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use odometer_schemas::quota::{ALERT_PERCENTS, AlertRow, Scope, alert_at};
 use odometer_schemas::time::{Interval, TimeMs};
@@ -16,6 +16,9 @@ pub(crate) struct Watch {
     plans: AtomicU32,
     /// A bit for each of [`ALERT_PERCENTS`] that was told.
     told: AtomicU8,
+    /// Whether what is watched has changed since it was stored. Its owner's: it stands
+    /// here because their cache line has no other byte left.
+    pub(crate) is_dirty: AtomicBool,
 }
 
 const _: () = assert!(ALERT_PERCENTS.len() <= u8::BITS as usize);

@@ -13,9 +13,9 @@ use super::account::{Gate, Policy};
 use super::hold::{Hold, HoldState, Layers};
 use super::ledger::{Ledger, Phase};
 use super::live::{Asked, LiveQuota, hold_key};
+use super::places::Shortcut;
 use super::several::{Ask, Seen, ask_all};
-use super::shortcuts::Shortcut;
-use super::word::UNLIMITED;
+use super::word::{UNLIMITED, Word};
 
 /// What was decided, and what the log must be told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +72,8 @@ impl LiveQuota {
     fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome> {
         let [item] = check.items.as_slice() else { return None };
         let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
-        let gate = self.shared.shortcut((&check.who.tenant, &item.meter), now, Shortcut::gate)?;
-        Some(single(&gate, amount, false))
+        let look = |shortcut: &Shortcut<'_>| single((shortcut.gate(), shortcut.word()), amount, false);
+        self.shared.shortcut((&check.who.tenant, &item.meter), now, look)
     }
 
     /// Holds all items of a request, or nothing.
@@ -95,7 +95,7 @@ impl LiveQuota {
             Entry::Vacant(vacant) => vacant,
         };
         let mut decided = match asked.as_slice() {
-            [only] => single(&only.gate, only.amount, true),
+            [only] => single((&only.gate, only.gate.counter.word()), only.amount, true),
             several => outcome(several, &look(&account.several, several, true), true),
         };
         if decided.decision == Decision::Deny {
@@ -249,10 +249,10 @@ impl LiveQuota {
     }
 }
 
-/// Asks one word, without any lock.
+/// Asks the one word of a gate, without any lock.
 #[inline]
-fn single(gate: &Gate, amount: i64, take: bool) -> Outcome {
-    let (word, hard_limit) = (gate.counter.word(), gate.policy.hard_limit);
+fn single((gate, word): (&Gate, &Word), amount: i64, take: bool) -> Outcome {
+    let hard_limit = gate.policy.hard_limit;
     let asked = if take { word.admit(amount, hard_limit) } else { word.check(amount, hard_limit) };
     let (decision, held) = match asked {
         Ok(whole) => (granted(&gate.policy, whole), if take { whole } else { whole - amount }),

@@ -16,7 +16,8 @@ use super::account::{Account, Counter, Gate, OwnKey, Standing};
 use super::catalogue::Catalogue;
 use super::hold::{Hold, Layers, Next};
 use super::ledger::{Ledger, Line};
-use super::shortcuts::{Key, Shortcut, Shortcuts};
+use super::places::{Kept, Key, Shortcut};
+use super::shortcuts::Shortcuts;
 use super::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 use crate::cells::LiveCells;
 use crate::rules::Anchors;
@@ -80,9 +81,9 @@ impl LiveQuota {
     #[must_use]
     pub fn new(cells: LiveCells) -> Self {
         let shared = Shared {
+            shortcuts: Shortcuts::new(cells.words()),
             cells,
             accounts: Map::default(),
-            shortcuts: Shortcuts::new(),
             catalogue: ArcSwap::from_pointee(Catalogue::default()),
             version: AtomicU64::new(0),
             anchors: RwLock::default(),
@@ -189,7 +190,7 @@ impl Shared {
             return Arc::clone(account.value());
         }
         let tenant: Arc<str> = tenant.into();
-        let new = || Arc::new(Account::new(Arc::clone(&tenant)));
+        let new = || Arc::new(Account::new(Arc::clone(&tenant), self.cells.words()));
         Arc::clone(self.accounts.entry(Arc::clone(&tenant)).or_insert_with(new).value())
     }
 
@@ -213,11 +214,22 @@ impl Shared {
         &self,
         (tenant, meter): (&str, &str),
         now: TimeMs,
-        look: impl Fn(&Shortcut) -> T,
+        look: impl Fn(&Shortcut<'_>) -> T,
     ) -> Option<T> {
         let key = self.shortcuts.key(tenant, meter);
         let seen = self.shortcuts.find(key, now, &look);
-        seen.or_else(|| self.long_way(key, (tenant, meter), now).map(|shortcut| look(&shortcut)))
+        seen.or_else(|| self.look_the_long_way((key, tenant, meter), now, look))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_the_long_way<T>(
+        &self,
+        (key, tenant, meter): (Key, &str, &str),
+        now: TimeMs,
+        look: impl Fn(&Shortcut<'_>) -> T,
+    ) -> Option<T> {
+        self.long_way(key, (tenant, meter), now).map(|kept| look(&Shortcut::New(&kept)))
     }
 
     /// As [`shortcut`](Self::shortcut), of several: `look` is told which.
@@ -225,7 +237,7 @@ impl Shared {
         &self,
         of: impl Iterator<Item = (&'a str, &'a str)> + Clone,
         now: TimeMs,
-        mut look: impl FnMut(usize, &Shortcut),
+        mut look: impl FnMut(usize, &Shortcut<'_>),
     ) {
         let keys: Vec<Key> = of.clone().map(|(tenant, meter)| self.shortcuts.key(tenant, meter)).collect();
         let mut missing = Vec::new();
@@ -238,21 +250,21 @@ impl Shared {
         }
         let of: Vec<_> = of.collect();
         for at in missing {
-            if let Some(shortcut) = self.long_way(keys[at], of[at], now) {
-                look(at, &shortcut);
+            if let Some(kept) = self.long_way(keys[at], of[at], now) {
+                look(at, &Shortcut::New(&kept));
             }
         }
     }
 
     /// What the shortcut says, from where it says so; leaves it for the next.
     #[cold]
-    fn long_way(&self, key: Key, (tenant, meter): (&str, &str), now: TimeMs) -> Option<Shortcut> {
+    fn long_way(&self, key: Key, (tenant, meter): (&str, &str), now: TimeMs) -> Option<Kept> {
         let account = Arc::clone(self.accounts.get(tenant)?.value());
         let standing = self.standing(&account, now);
         if standing.is_layered {
             return None;
         }
-        let shortcut = Shortcut::new(key, standing.gate(meter)?, standing.period)?;
+        let shortcut = Kept::new(key, standing.gate(meter)?, standing.period);
         self.shortcuts.leave(shortcut.clone(), standing.version.0);
         Some(shortcut)
     }
@@ -308,7 +320,7 @@ impl Shared {
     ) -> Result<Vec<Asked>, QuotaError> {
         let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
         if let [item] = items
-            && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, Shortcut::gate)
+            && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, |shortcut| Arc::clone(shortcut.gate()))
         {
             return Ok(vec![Asked { gate, amount: amount(item) }]);
         }

@@ -7,11 +7,12 @@
 //! A decision made here stands on the words before its record is in the log; read back,
 //! the record finds it there and changes nothing.
 //!
-//! Reading path: `word` → `several` → `ledger` (one reservation) → `hold` (it
+//! Reading path: `word` → `words` → `several` → `ledger` (one reservation) → `hold` (it
 //! and its words) → `decide` → `book` → `stand_in`.
 
 mod account;
 mod alarm;
+mod blocks;
 mod book;
 mod catalogue;
 mod decide;
@@ -20,12 +21,14 @@ mod entitlements;
 mod hold;
 mod ledger;
 mod live;
+mod places;
 mod reservations;
 mod several;
 mod shortcuts;
 mod stand_in;
 mod sync;
 mod word;
+mod words;
 
 pub use decide::Outcome;
 pub use live::LiveQuota;
@@ -35,6 +38,7 @@ pub use word::{Full, Word};
 pub(crate) use alarm::{Entry, Watch};
 pub(crate) use book::{Layers, QuotaBook};
 pub(crate) use word::as_settled;
+pub(crate) use words::{OwnWord, Words};
 
 use odometer_schemas::quota::Scope;
 

@@ -43,6 +43,11 @@ impl Word {
         Self { raw: AtomicU64::new(raw_of(held)) }
     }
 
+    /// Forgets what it held, for a new owner that nobody else knows yet.
+    pub(crate) fn clear(&self) {
+        self.raw.store(0, Ordering::Relaxed);
+    }
+
     /// What is settled and held now; what a decision that is being made would hold is
     /// not in it.
     #[must_use]
@@ -80,12 +85,22 @@ impl Word {
     /// [`Full`]: it would say no.
     #[inline]
     pub fn check(&self, amount: i64, hard_limit: i64) -> Result<i64, Full> {
+        let mut raw = self.raw.load(Ordering::Acquire);
+        if raw & STILL == STILL {
+            raw = self.moved_on();
+        }
+        let held = held_of(raw);
+        within(held, amount, hard_limit).ok_or(Full { held })
+    }
+
+    /// What it says once nobody holds it still.
+    #[cold]
+    fn moved_on(&self) -> u64 {
         let mut round = 0;
         loop {
             let raw = self.raw.load(Ordering::Acquire);
             if raw & STILL == 0 {
-                let held = held_of(raw);
-                return within(held, amount, hard_limit).ok_or(Full { held });
+                return raw;
             }
             pause(round);
             round += 1;

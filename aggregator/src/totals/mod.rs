@@ -54,10 +54,17 @@ impl SlotId {
 }
 
 /// The period that a series counted last, and how it adds up. The cell stands here a
-/// second time, so that a record reaches it through one cache line.
+/// second time, with what never changes of it, so that a record reaches it through one
+/// cache line.
 #[derive(Debug)]
 struct Hot {
-    current: Option<(SlotId, Arc<Cell>)>,
+    cell: Option<Arc<Cell>>,
+    start_ms: i64,
+    /// Zero without a cell.
+    length_ms: u32,
+    slot: SlotId,
+    /// The number of the cell's word.
+    word: u32,
     aggregation: Aggregation,
     /// Whether the definitions in force have the meter.
     active: bool,
@@ -65,10 +72,31 @@ struct Hot {
     is_unpublished: bool,
 }
 
+const _: () = assert!(size_of::<Hot>() <= 32, "two to a cache line");
+
 impl Hot {
+    fn new(aggregation: Aggregation) -> Self {
+        let (cell, slot) = (None, SlotId(0));
+        Self { cell, start_ms: 0, length_ms: 0, slot, word: 0, aggregation, active: true, is_unpublished: false }
+    }
+
     fn turn_to(&mut self, slot: SlotId, cell: &Arc<Cell>) {
-        self.current = Some((slot, Arc::clone(cell)));
+        (self.start_ms, self.length_ms) = cell.start_and_length_ms();
+        (self.slot, self.word) = (slot, cell.own_word().number());
+        self.cell = Some(Arc::clone(cell));
         self.is_unpublished = false;
+    }
+
+    fn turn_away(&mut self) {
+        (self.cell, self.length_ms) = (None, 0);
+    }
+
+    /// The period that holds `time`, if it is that of the cell.
+    #[inline]
+    fn period_of(&self, time: TimeMs) -> Option<Interval> {
+        let length_ms = i64::from(self.length_ms);
+        let is_within = (0..length_ms).contains(&time.0.wrapping_sub(self.start_ms));
+        is_within.then(|| Interval { start: TimeMs(self.start_ms), end: TimeMs(self.start_ms + length_ms) })
     }
 }
 
@@ -151,7 +179,7 @@ impl Totals {
         meter: &str,
         aggregation: Aggregation,
     ) -> SeriesId {
-        self.hot.push(Hot { current: None, aggregation, active: true, is_unpublished: false });
+        self.hot.push(Hot::new(aggregation));
         self.series.push(Series { tenant: tenant.into(), meter: meter.into(), slots: Vec::new() });
         self.table.insert(key)
     }
@@ -165,8 +193,10 @@ impl Totals {
 
     #[inline]
     pub(crate) fn prefetch_cell(&self, series: SeriesId, time: TimeMs) {
-        if let Some((_, cell)) = &self.hot[series.0 as usize].current {
+        let hot = &self.hot[series.0 as usize];
+        if let Some(cell) = &hot.cell {
             cell.prefetch(time.0);
+            self.cells.words().prefetch(hot.word);
         }
     }
 
@@ -179,12 +209,10 @@ impl Totals {
         time: TimeMs,
         period_of: impl FnOnce(&str) -> Interval,
     ) -> Target {
-        if let Some((_, cell)) = &self.hot[series.0 as usize].current
-            && cell.contains(time)
-        {
-            return Target { series, is_open: true, period: cell.period() };
+        match self.hot[series.0 as usize].period_of(time) {
+            Some(period) => Target { series, is_open: true, period },
+            None => self.turn_to(series, period_of),
         }
-        self.turn_to(series, period_of)
     }
 
     #[cold]
@@ -210,7 +238,7 @@ impl Totals {
         }
         let Self { hot, extras, dirty, unpublished, .. } = self;
         let hot = &mut hot[series.0 as usize];
-        let (slot, cell) = hot.current.as_ref().expect("an open total has its cell");
+        let (slot, cell) = (&hot.slot, hot.cell.as_ref().expect("an open total has its cell"));
         if cell.add(seen.quantity, hash) {
             dirty.push(*slot);
         }
@@ -237,16 +265,16 @@ impl Totals {
     /// total, and one after the other, it is cheap.
     #[inline]
     pub(crate) fn publish_next(&mut self) -> Option<(SeriesId, &Arc<Cell>)> {
-        let Self { hot, slots, extras, unpublished, .. } = self;
+        let Self { hot, slots, extras, unpublished, cells, .. } = self;
         let Counted { series, slot } = unpublished.pop()?;
         let hot = &mut hot[series.0 as usize];
         hot.is_unpublished = false;
-        let cell = match &hot.current {
-            Some((current, cell)) if *current == slot => cell,
+        let (cell, word) = match &hot.cell {
+            Some(cell) if hot.slot == slot => (cell, cells.words().of(hot.word)),
             // Later records of the entry fell into another period.
-            _ => &slots[slot.at()].cell,
+            _ => (&slots[slot.at()].cell, slots[slot.at()].cell.word()),
         };
-        cell.publish(value_of(cell, slot, (hot.aggregation, extras)), 0);
+        cell.publish_on(word, value_of(cell, slot, (hot.aggregation, extras)), 0);
         Some((series, cell))
     }
 
@@ -256,8 +284,8 @@ impl Totals {
             self.open(target.series, target.period);
             target.is_open = true;
         }
-        let current = self.hot[target.series.0 as usize].current.as_ref();
-        Arc::clone(&current.expect("an open total has its cell").1)
+        let cell = self.hot[target.series.0 as usize].cell.as_ref();
+        Arc::clone(cell.expect("an open total has its cell"))
     }
 
     /// The tenant and meter of a series.
@@ -359,7 +387,9 @@ impl Totals {
                 }
                 keep
             });
-            hot.current.take_if(|(slot, _)| !owner.slots.contains(slot));
+            if !owner.slots.contains(&hot.slot) {
+                hot.turn_away();
+            }
         }
     }
 
@@ -385,5 +415,22 @@ fn value_of(cell: &Cell, slot: SlotId, (how, extras): (Aggregation, &HashMap<Slo
         Aggregation::Sum => cell.sum(),
         Aggregation::Count => i128::from(cell.records()),
         _ => extras.get(&slot).expect("such a total has its state").value(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_knows_the_period_of_its_cell_which_is_half_open() {
+        let mut hot = Hot::new(Aggregation::Sum);
+        let is_within = |hot: &Hot| [999, 1000, 1999, 2000].map(|ms| hot.period_of(TimeMs(ms)).is_some());
+        assert_eq!(is_within(&hot), [false; 4]);
+        let period = Interval { start: TimeMs(1000), end: TimeMs(2000) };
+        hot.turn_to(SlotId(7), &LiveCells::default().cell(&"acme".into(), "api_call", Aggregation::Sum, period));
+        assert_eq!((is_within(&hot), hot.period_of(period.start)), ([false, true, true, false], Some(period)));
+        hot.turn_away();
+        assert_eq!(is_within(&hot), [false; 4]);
     }
 }

@@ -28,6 +28,7 @@ const OVER: TimeMs = TimeMs(NOW.0 + TTL_MS + 1_000);
 /// Everything is over, settling included.
 const LONG_OVER: TimeMs = TimeMs(NOW.0 + 10 * TTL_MS);
 const TENANT: &str = "acme";
+const OTHER_TENANT: &str = "umbrella";
 const METER: &str = "api_call";
 const OTHER: &str = "llm.prompt_tokens";
 const LIMIT: i64 = 10;
@@ -377,6 +378,35 @@ fn change_plan(writer: &mut Writer, reached: Limit) {
     }
 }
 
+/// Tenants that ask at the same time what nobody asked before: each is told by its own
+/// counter, whoever leaves which shortcut first.
+pub fn each_by_its_own() {
+    let (site, _writer) = site(0);
+    site.told(&site.reserve("a", &[(METER, 10)]));
+    let ask = |site: &Site| {
+        let says = |tenant| (0..2).map(move |_| site.live.may_use(tenant, METER, 1, NOW));
+        for told in says(TENANT) {
+            assert_eq!(told, Some(Decision::Deny), "nothing is left");
+        }
+        for told in says(OTHER_TENANT) {
+            assert_eq!(told, Some(Decision::Allow), "nothing was used");
+        }
+    };
+    let who = Who { tenant: OTHER_TENANT.into(), ..Who::default() };
+    let request = Reserve { id: "b".into(), who, ttl_ms: TTL_MS, items: named(&[(METER, 1)]), ..Reserve::default() };
+    assert!(site.live.reserve(&request, 1, NOW).is_ok());
+    change_plan_of(&site);
+    let others = [0; 2].map(|_| spawn(&site, ask));
+    ask(&site);
+    others.into_iter().for_each(join);
+    ask(&site);
+}
+
+/// Makes all shortcuts those of another catalogue, which says the same.
+fn change_plan_of(site: &Site) {
+    site.live.set_meters(Some(&Definitions::built_in()));
+}
+
 /// By name.
 pub const ALL: &[(&str, fn())] = &[
     ("lives_beside_each_other", lives_beside_each_other),
@@ -389,4 +419,5 @@ pub const ALL: &[(&str, fn())] = &[
     ("terms_while_asked", terms_while_asked),
     ("plan_while_asked", plan_while_asked),
     ("plan_asked_for_before", plan_asked_for_before),
+    ("each_by_its_own", each_by_its_own),
 ];
