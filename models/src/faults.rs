@@ -134,8 +134,8 @@ const CHECK_LAST: [&str; 2] = [
     "line.checks[at].store(key.check, Ordering::Release);\n        line.what[at].store(what, Ordering::Relaxed);",
 ];
 const PLACE_WON: [&str; 2] = [
-    "match self.kept[place].set(kept) {",
-    "self.publish(place, key, (word, bounds));\n            match self.kept[place].set(kept) {",
+    "match self.kept[place].0.set(kept) {",
+    "self.publish(place, key, (word, bounds));\n            match self.kept[place].0.set(kept) {",
 ];
 const NUMBER_KEPT: [&str; 2] = ["numbers.free.pop()", "numbers.given.checked_sub(1).map(number_of)"];
 

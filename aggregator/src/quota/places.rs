@@ -21,9 +21,8 @@ use super::words::Words;
 
 /// Places of the first table: nothing that a partition without questions would notice.
 const PLACES_MIN: usize = 1 << 10;
-/// Places of one partition's table at most, at a cache line each, of which decisions
-/// read a quarter. A million tenants decide by shortcuts then; whoever finds no place
-/// goes the long way.
+/// Places of one partition's table at most, at 80 bytes each, of which decisions read 16.
+/// A million tenants decide by shortcuts then; whoever finds no place goes the long way.
 const PLACES_MAX: usize = 1 << 21;
 /// A table has one shortcut for so many places: then all but one of thirty lie on the
 /// line where they are first looked for.
@@ -43,7 +42,7 @@ const CLEARED_EVERY_MS: i64 = 60_000;
 pub(super) struct Table {
     lines: Box<[Line]>,
     /// By place, what is not read on the way.
-    kept: Box<[OnceLock<Kept>]>,
+    kept: Box<[Keep]>,
     bounds: BoundsTable,
     words: Arc<Words>,
     /// Another for every table of a partition.
@@ -66,6 +65,14 @@ struct Line {
 }
 
 const _: () = assert!(size_of::<Line>() == 64, "four places are one cache line");
+
+/// Where a place keeps what is not read on the way; one line, for those who need it after
+/// all.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Keep(OnceLock<Kept>);
+
+const _: () = assert!(size_of::<Keep>() == 64, "what is kept is one cache line");
 
 /// Apart from what every decision reads.
 #[derive(Debug, Default)]
@@ -183,7 +190,7 @@ impl Shortcut<'_> {
     /// Whose word it is.
     pub(super) fn gate(&self) -> &Arc<Gate> {
         match self {
-            Self::Found { place: (table, at), .. } => &table.kept[*at].get().expect("what is found is kept").gate,
+            Self::Found { place: (table, at), .. } => &table.kept[*at].0.get().expect("what is found is kept").gate,
             Self::New(kept) => &kept.gate,
         }
     }
@@ -286,7 +293,7 @@ impl Table {
     fn sized(places: usize, words: &Arc<Words>, version: u64, cleared_ms: i64) -> Self {
         Self {
             lines: (0..places / LINE).map(|_| Line::default()).collect(),
-            kept: (0..places).map(|_| OnceLock::new()).collect(),
+            kept: (0..places).map(|_| Keep::default()).collect(),
             bounds: BoundsTable::new(),
             words: Arc::clone(words),
             generation: 0,
@@ -356,12 +363,12 @@ impl Table {
         }
         let (word, bounds) = (word.number(), kept.bounds());
         for place in (0..WINDOW).flat_map(|step| (0..LINE).map(move |at| self.line(key, step) * LINE + at)) {
-            match self.kept[place].set(kept) {
+            match self.kept[place].0.set(kept) {
                 Ok(()) => return self.publish(place, key, (word, bounds)),
                 Err(back) => kept = back,
             }
             // It is there already: another thread came first.
-            if self.kept[place].get().is_some_and(|there| there.key == key && there.period == period) {
+            if self.kept[place].0.get().is_some_and(|there| there.key == key && there.period == period) {
                 return;
             }
         }
@@ -387,7 +394,7 @@ impl Table {
 
     /// What of it is not over, and room for what found none, of `tenants` at most.
     pub(super) fn cleared(&self, tenants: usize, now: TimeMs) -> Self {
-        let live = || self.kept.iter().filter_map(OnceLock::get).filter(|kept| kept.period.contains(now));
+        let live = || self.kept.iter().filter_map(|keep| keep.0.get()).filter(|kept| kept.period.contains(now));
         let wanted = live().count() + self.filled.refused.load(Ordering::Relaxed).min(tenants);
         let places = (PLACES_EACH * wanted).next_power_of_two().clamp(PLACES_MIN, PLACES_MAX);
         let next = Self::sized(places, &self.words, self.version, now.0);
