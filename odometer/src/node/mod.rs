@@ -50,6 +50,7 @@ use self::raw::{Gathering, RawWriter};
 use self::recover::{Recoverer, Recovery};
 use crate::alerts::{self, Courier};
 use crate::config::Config;
+use crate::slices;
 
 /// How often a node that starts looks whether it has recovered.
 const RECOVERED_POLL: Duration = Duration::from_millis(2);
@@ -345,6 +346,8 @@ fn spawn_caught(
 ) -> std::io::Result<JoinHandle<()>> {
     let progress = Arc::clone(progress);
     std::thread::Builder::new().name(name.into()).spawn(move || {
+        // Whoever asks waits for none of them.
+        slices::lengthen();
         // The state that a panic leaves behind is never looked at again: the node
         // stops, and recovery starts from the books.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {

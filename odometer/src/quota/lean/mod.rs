@@ -9,7 +9,6 @@ mod head;
 mod lanes;
 mod patience;
 mod prefixed;
-mod slice;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -1,6 +1,7 @@
-//! Asks the system for short time slices: a thread that has little to do each time is
-//! let in soon after it is woken, instead of after the slice of whoever computes. Its
-//! share of the processor stays what it was.
+//! Asks the system for other time slices than the usual ones. A thread that has little
+//! to do each time is let in soon after it is woken, instead of after the slice of
+//! whoever computes; a thread that works on what has gathered, and that nobody waits
+//! for, lets in whoever is woken meanwhile. Shares of the processor stay what they were.
 //!
 //! Linux takes the slice of an ordinary thread from `sched_runtime` of
 //! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); it needs no
@@ -8,19 +9,41 @@
 
 /// Shortest slice that Linux grants: about what a lane needs for all that is ready.
 #[cfg(target_os = "linux")]
-const SLICE_NS: u64 = 100_000;
-
-/// Shortens the slices of the calling thread, where the system can.
+const SHORT_NS: u64 = 100_000;
+/// Longer than the slice that Linux gives whoever asks for none, 2.8 ms at most: only a
+/// thread with a shorter one takes the processor at once from whoever has it, others
+/// wait for the timer's next tick, some milliseconds.
 #[cfg(target_os = "linux")]
-pub(super) fn shorten() {
-    if let Err(error) = shorten_to(SLICE_NS) {
-        tracing::debug!("the system gives no shorter time slices: {error}");
+const LONG_NS: u64 = 5_000_000;
+
+/// For threads that answer: shortens the slices of the calling thread, where the system
+/// can.
+#[cfg(target_os = "linux")]
+pub(crate) fn shorten() {
+    set(SHORT_NS);
+}
+
+/// For threads behind the log: lengthens the slices of the calling thread, where the
+/// system can.
+#[cfg(target_os = "linux")]
+pub(crate) fn lengthen() {
+    set(LONG_NS);
+}
+
+#[cfg(target_os = "linux")]
+fn set(slice_ns: u64) {
+    if let Err(error) = set_slice(slice_ns) {
+        tracing::debug!("the system gives no other time slices: {error}");
     }
 }
 
 /// Nothing to ask for.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn shorten() {}
+pub(crate) fn shorten() {}
+
+/// Nothing to ask for.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn lengthen() {}
 
 /// `struct sched_attr` of sched_setattr(2) in its first version, 48 bytes.
 #[cfg(target_os = "linux")]
@@ -40,7 +63,7 @@ struct Attributes {
 /// Leaves everything else about the thread as it is.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "neither the standard library nor rustix has these two calls")]
-fn shorten_to(slice_ns: u64) -> std::io::Result<()> {
+fn set_slice(slice_ns: u64) -> std::io::Result<()> {
     const CALLING_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
     let size = u32::try_from(size_of::<Attributes>()).unwrap_or(u32::MAX);
