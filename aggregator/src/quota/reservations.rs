@@ -3,10 +3,11 @@
 //! written of which something changed. Pages and their numbers are a function of the
 //! log, whenever it is committed.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 
 use bincode::{Decode, Encode};
+use hashbrown::HashTable;
 use odometer_schemas::quota::{Action, REMEMBERED_MS};
 
 use super::ledger::Ledger;
@@ -20,7 +21,7 @@ const PAGE: u64 = 16;
 const FORGET_STEP_MS: i64 = 60_000;
 
 /// What a reservation is found by, see [`hold_key`](super::live::hold_key).
-type Name = Arc<str>;
+type Name = Box<str>;
 
 /// One of them.
 #[derive(Debug)]
@@ -49,6 +50,14 @@ struct Stored {
     ledger: Ledger,
 }
 
+/// The number of one of them, and the hash of its name: a table that grows looks at no
+/// name.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u64,
+    number: u64,
+}
+
 #[derive(Debug, Default)]
 struct Page {
     places: [Option<Box<Booked>>; PAGE as usize],
@@ -59,8 +68,10 @@ struct Page {
 /// All of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
-    /// Their numbers.
-    known: HashMap<Name, u64, foldhash::fast::RandomState>,
+    /// By name. Nobody outside knows the hash, so that nobody can choose names that share
+    /// one.
+    known: HashTable<Entry>,
+    hashing: foldhash::fast::RandomState,
     /// By the number of their first place over [`PAGE`]; none is empty.
     pages: BTreeMap<u64, Page>,
     /// The number that the next one gets: above all of the known ones.
@@ -74,8 +85,20 @@ pub(super) struct Reservations {
 
 impl Reservations {
     pub(super) fn ledger(&self, name: &str) -> Option<&Ledger> {
-        let number = *self.known.get(name)?;
-        self.pages.get(&(number / PAGE))?.places[place_of(number)].as_ref().map(|booked| &booked.ledger)
+        let number = self.number(name)?;
+        self.at(number).map(|booked| &booked.ledger)
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        let hash = self.hashing.hash_one(name);
+        let is_it = |entry: &Entry| {
+            entry.hash == hash && self.at(entry.number).is_some_and(|booked| *booked.name == *name)
+        };
+        self.known.find(hash, is_it).map(|entry| entry.number)
+    }
+
+    fn at(&self, number: u64) -> Option<&Booked> {
+        self.pages.get(&(number / PAGE))?.places[place_of(number)].as_deref()
     }
 
     /// Puts a stored page back; hands out what is on it. `None` for what no build has
@@ -101,7 +124,8 @@ impl Reservations {
 
     fn put(&mut self, number: u64, booked: Booked) {
         self.due.entry(step_of(booked.forget_ms)).or_default().push(number);
-        self.known.insert(Arc::clone(&booked.name), number);
+        let hash = self.hashing.hash_one(&*booked.name);
+        self.known.insert_unique(hash, Entry { hash, number }, |entry| entry.hash);
         self.pages.entry(number / PAGE).or_default().places[place_of(number)] = Some(Box::new(booked));
         self.next = self.next.max(number + 1);
     }
@@ -119,7 +143,7 @@ impl Reservations {
 
     /// An operation on a known one; whether it is known.
     pub(super) fn apply(&mut self, name: &str, action: &Action) -> bool {
-        let Some(&number) = self.known.get(name) else { return false };
+        let Some(number) = self.number(name) else { return false };
         let Some(booked) = self.booked(number) else { return false };
         booked.ledger.apply(action);
         let before = step_of(booked.forget_ms);
@@ -137,7 +161,7 @@ impl Reservations {
     /// A record drew on one: whether that is of its meters; `None` for one that is not
     /// known.
     pub(super) fn draw(&mut self, name: &str, meter: &str, quantity: i64) -> Option<bool> {
-        let number = *self.known.get(name)?;
+        let number = self.number(name)?;
         let is_drawn = self.booked(number)?.ledger.draw(meter, quantity);
         if is_drawn {
             self.change(number / PAGE);
@@ -170,7 +194,10 @@ impl Reservations {
         if page.places.iter().all(Option::is_none) {
             self.pages.remove(&(number / PAGE));
         }
-        self.known.remove(&booked.name);
+        let hash = self.hashing.hash_one(&*booked.name);
+        if let Ok(entry) = self.known.find_entry(hash, |entry| entry.number == number) {
+            entry.remove();
+        }
         if number + 1 == self.next {
             self.next = self.pages.last_key_value().map_or(0, |(number, page)| number * PAGE + page.end());
         }
@@ -303,7 +330,7 @@ mod tests {
             let mut gone = [&mut old, &mut new].map(|reservations| forgotten(reservations, log_ms));
             gone.iter_mut().for_each(|gone| gone.sort_unstable());
             assert_eq!((&gone[0], new.known.len()), (&gone[1], left));
-            [&mut old, &mut new].map(|reservations| reservations.open("new", ledger(0)));
+            [&mut old, &mut new].into_iter().for_each(|reservations| reservations.open("new", ledger(0)));
             let pages = taken(&mut old);
             assert_eq!(pages, taken(&mut new));
             store(&mut rows, pages);

@@ -27,7 +27,7 @@ impl Expiry {
         let (stopping, expired) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stop, count) = (Arc::clone(&stopping), Arc::clone(&expired));
         let run = move || {
-            slices::lengthen();
+            slices::stand_back();
             while !stop.load(Ordering::Acquire) {
                 for partition in 0..partitions {
                     while let Some(quota) = cells.quota(partition) {

@@ -265,7 +265,10 @@ impl Parts<'_> {
             draining: Arc::clone(&draining),
             state: Counting::default(),
         };
-        spawn("counter", progress, draining, || counter.run())
+        spawn("counter", progress, draining, || {
+            slices::let_in();
+            counter.run();
+        })
     }
 
     fn recoverer(&self, assignment: &Arc<Assignment>) -> anyhow::Result<Recoverer> {
@@ -305,7 +308,10 @@ impl Parts<'_> {
             partitions: BTreeSet::new(),
             news: Vec::new(),
         };
-        spawn("raw", progress, draining, || writer.run())
+        spawn("raw", progress, draining, || {
+            slices::stand_back();
+            writer.run();
+        })
     }
 
     fn start_alerts(&self) -> anyhow::Result<Vec<Thread>> {
@@ -324,7 +330,11 @@ impl Parts<'_> {
         let Some(housekeeping) = self.footing.housekeeping()? else { return Ok(None) };
         let (stopping, progress) = (Arc::new(AtomicBool::new(false)), Arc::clone(self.progress));
         let stop = Arc::clone(&stopping);
-        spawn("housekeeping", self.progress, stopping, move || housekeeping.run(&progress, &stop)).map(Some)
+        spawn("housekeeping", self.progress, stopping, move || {
+            slices::stand_back();
+            housekeeping.run(&progress, &stop);
+        })
+        .map(Some)
     }
 }
 
@@ -346,8 +356,6 @@ fn spawn_caught(
 ) -> std::io::Result<JoinHandle<()>> {
     let progress = Arc::clone(progress);
     std::thread::Builder::new().name(name.into()).spawn(move || {
-        // Whoever asks waits for none of them.
-        slices::lengthen();
         // The state that a panic leaves behind is never looked at again: the node
         // stops, and recovery starts from the books.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
