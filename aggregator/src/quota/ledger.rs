@@ -59,8 +59,12 @@ impl Ledger {
     /// The reservation that `action` makes; `None` when it makes none.
     pub(crate) fn open(action: Action) -> Option<Self> {
         let Action::Reserve { subject, key, items, expires_ms, body, decision } = action else { return None };
-        let line = |HeldItem { meter, amount, period_ms }| {
-            Line { meter, period_ms, reserved: amount, drawn: 0, committed: None }
+        let line = |HeldItem { meter, amount, period_ms }| Line {
+            meter,
+            period_ms,
+            reserved: amount,
+            drawn: 0,
+            committed: None,
         };
         let lines = items.into_iter().map(line).collect();
         Some(Self { subject, key, lines, phase: Phase::Open, expires_ms, body, decision, operations: Vec::new() })

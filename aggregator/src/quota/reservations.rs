@@ -91,9 +91,8 @@ impl Reservations {
 
     fn number(&self, name: &str) -> Option<u64> {
         let hash = self.hashing.hash_one(name);
-        let is_it = |entry: &Entry| {
-            entry.hash == hash && self.at(entry.number).is_some_and(|booked| *booked.name == *name)
-        };
+        let is_it =
+            |entry: &Entry| entry.hash == hash && self.at(entry.number).is_some_and(|booked| *booked.name == *name);
         self.known.find(hash, is_it).map(|entry| entry.number)
     }
 
@@ -104,7 +103,7 @@ impl Reservations {
     /// Puts a stored page back; hands out what is on it. `None` for what no build has
     /// written.
     pub(super) fn restore(&mut self, title: &str, state: &[u8], mut each: impl FnMut(&str, &Ledger)) -> Option<()> {
-        let number = u64::from_str_radix(title, 16).ok().filter(|number| *number <= u64::MAX / PAGE - 1)?;
+        let number = u64::from_str_radix(title, 16).ok().filter(|number| *number < u64::MAX / PAGE)?;
         let stored: Vec<Stored> = super::book::decoded(state)?;
         for Stored { place, name, forget_ms, ledger } in stored {
             each(&name, &ledger);
@@ -302,7 +301,11 @@ mod tests {
 
     fn store(rows: &mut BTreeMap<String, Vec<u8>>, pages: BTreeMap<String, Vec<u8>>) {
         for (title, state) in pages {
-            if state.is_empty() { rows.remove(&title) } else { rows.insert(title, state) };
+            if state.is_empty() {
+                rows.remove(&title)
+            } else {
+                rows.insert(title, state)
+            };
         }
     }
 
