@@ -1,13 +1,12 @@
-//! What threads ask of the scheduler. A thread that answers asks for short time slices:
-//! it has little to do each time, and is let in soon after it is woken instead of after
-//! the slice of whoever computes. A thread behind the log asks for long ones, so that
-//! whoever is woken is let in before it, and some for a smaller share: what they do, they
-//! may do a little later.
+//! Asks the system for other time slices than the usual ones. A thread that answers has
+//! little to do each time: with short slices it is let in soon after it is woken, instead
+//! of after the slice of whoever computes. A thread that works on what has gathered
+//! behind the log has long ones, so that whoever is woken meanwhile is let in before it.
+//! Each thread's share of the processor stays what it was, so none falls behind for it.
 //!
 //! Linux takes the slice of an ordinary thread from `sched_runtime` of
-//! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); that, and a
-//! smaller share, needs no privilege. Older kernels ignore the slice, other systems are
-//! not asked. Where a processor is free, none of this changes anything.
+//! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); it needs no
+//! privilege. Older kernels ignore it, other systems are not asked.
 
 /// Shortest slice that Linux grants: about what a lane needs for all that is ready.
 const SHORT_NS: u64 = 100_000;
@@ -15,36 +14,27 @@ const SHORT_NS: u64 = 100_000;
 /// shorter slice takes the processor at once from whoever has it; others wait for the
 /// timer's next tick, some milliseconds.
 const LONG_NS: u64 = 5_000_000;
-/// A third of the share of an ordinary thread: on a processor that two others want as
-/// well, a seventh of it. What waits for the books then needs a few per cent of one, and
-/// when it is let in no more, it is bounded: counting pauses, and says so.
-const LATER_NICE: i32 = 5;
 
-/// For threads that answer.
-pub(crate) fn answer_soon() {
-    ask(SHORT_NS, 0);
+/// Shortens the slices of the calling thread, where the system can.
+pub(crate) fn shorten() {
+    ask(SHORT_NS);
 }
 
-/// For the thread that counts: it has its full share, because answers are only as new as
-/// what it has counted.
-pub(crate) fn let_in() {
-    ask(LONG_NS, 0);
+/// Lengthens the slices of the calling thread, where the system can. Not for one that
+/// yields, which gives up what is left of a slice.
+pub(crate) fn lengthen() {
+    ask(LONG_NS);
 }
 
-/// For threads that nobody waits for: the books', and those that tidy up.
-pub(crate) fn stand_back() {
-    ask(LONG_NS, LATER_NICE);
-}
-
-fn ask(slice_ns: u64, nicer: i32) {
-    if let Err(error) = set(slice_ns, nicer) {
-        tracing::debug!("the scheduler is not to be asked: {error}");
+fn ask(slice_ns: u64) {
+    if let Err(error) = set(slice_ns) {
+        tracing::debug!("the system gives no other time slices: {error}");
     }
 }
 
-/// Nothing to ask.
+/// Nothing to ask for.
 #[cfg(not(target_os = "linux"))]
-fn set(_slice_ns: u64, _nicer: i32) -> std::io::Result<()> {
+fn set(_slice_ns: u64) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -63,11 +53,10 @@ struct Attributes {
     period_ns: u64,
 }
 
-/// Changes nothing else about the calling thread, and nothing of one that a user has made
-/// no ordinary one.
+/// Leaves everything else about the calling thread as it is.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "neither the standard library nor rustix has these two calls")]
-fn set(slice_ns: u64, nicer: i32) -> std::io::Result<()> {
+fn set(slice_ns: u64) -> std::io::Result<()> {
     const CALLING_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
     let size = u32::try_from(size_of::<Attributes>()).unwrap_or(u32::MAX);
@@ -82,9 +71,7 @@ fn set(slice_ns: u64, nicer: i32) -> std::io::Result<()> {
     if i32::try_from(attributes.policy) != Ok(libc::SCHED_OTHER) {
         return Ok(());
     }
-    const NICE_MAX: i32 = 19;
     attributes.runtime_ns = slice_ns;
-    attributes.nice = (attributes.nice + nicer).min(NICE_MAX);
     // SAFETY: the kernel reads `attributes.size` bytes of a live value of that size.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, CALLING_THREAD, &raw const attributes, NO_FLAGS) })
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::node::cells::Cells;
 use crate::node::progress::now;
-use crate::slices;
 
 /// Time between two looks: with the step that expiries are kept in, well below the
 /// second that a hold may outlive its reservation.
@@ -27,7 +26,6 @@ impl Expiry {
         let (stopping, expired) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stop, count) = (Arc::clone(&stopping), Arc::clone(&expired));
         let run = move || {
-            slices::stand_back();
             while !stop.load(Ordering::Acquire) {
                 for partition in 0..partitions {
                     while let Some(quota) = cells.quota(partition) {

@@ -72,7 +72,7 @@ impl Committer {
         let give_up = Arc::new(AtomicBool::new(false));
         let mut worker = Worker { book, progress: Arc::clone(progress), snapshots_dir, give_up: Arc::clone(&give_up) };
         let thread = super::spawn_caught("totals", progress, move || {
-            slices::stand_back();
+            slices::lengthen();
             while let Ok(batch) = inbox.recv() {
                 let Some(outcome) = worker.apply(batch) else { break };
                 if done.send(outcome).is_err() {

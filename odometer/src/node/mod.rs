@@ -266,7 +266,7 @@ impl Parts<'_> {
             state: Counting::default(),
         };
         spawn("counter", progress, draining, || {
-            slices::let_in();
+            slices::lengthen();
             counter.run();
         })
     }
@@ -309,7 +309,7 @@ impl Parts<'_> {
             news: Vec::new(),
         };
         spawn("raw", progress, draining, || {
-            slices::stand_back();
+            slices::lengthen();
             writer.run();
         })
     }
@@ -331,7 +331,7 @@ impl Parts<'_> {
         let (stopping, progress) = (Arc::new(AtomicBool::new(false)), Arc::clone(self.progress));
         let stop = Arc::clone(&stopping);
         spawn("housekeeping", self.progress, stopping, move || {
-            slices::stand_back();
+            slices::lengthen();
             housekeeping.run(&progress, &stop);
         })
         .map(Some)

@@ -34,7 +34,7 @@ impl Pen {
         let (batches, inbox) = sync_channel::<RawBatch>(1);
         let (done, strokes) = sync_channel(1);
         let thread = super::spawn_caught("pen", progress, move || {
-            slices::stand_back();
+            slices::lengthen();
             while let Ok(batch) = inbox.recv() {
                 let started = Instant::now();
                 let outcome = book.write(&batch);

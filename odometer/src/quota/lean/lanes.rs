@@ -127,7 +127,7 @@ impl Lane {
 
 /// What a lane's thread does.
 fn answer(runtime: &Runtime, lean: &Lean, mut arrivals: UnboundedReceiver<Arrival>, mut ended: watch::Receiver<()>) {
-    slices::answer_soon();
+    slices::shorten();
     runtime.block_on(async {
         let (mut connections, mut is_open) = (JoinSet::new(), true);
         while is_open || !connections.is_empty() {
