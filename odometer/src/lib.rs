@@ -14,6 +14,7 @@ mod desk;
 mod node;
 mod quota;
 mod replay;
+mod slices;
 
 pub use cli::run;
 pub use config::Config;

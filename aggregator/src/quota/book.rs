@@ -18,7 +18,7 @@ use super::entitlements::Entitlements;
 use super::hold::Hold;
 use super::ledger::Ledger;
 use super::live::{LiveQuota, hold_key};
-use super::reservations::{Booked, Reservations};
+use super::reservations::Reservations;
 use crate::cells::{Cell, LiveCells, LiveUsage};
 
 /// Tenant, subject and key of an accepted record.
@@ -105,10 +105,9 @@ impl QuotaBook {
                 counter_of(&mut self.counters, &self.live, (&row.tenant, key)).counter.settle(settled);
             }
             QuotaRowKind::Early => self.early.put(&hold_key(&row.tenant, &row.name), decoded(&row.state)?),
-            QuotaRowKind::Reservation => {
-                let booked: Booked = decoded(&row.state)?;
-                self.live.book((&booked.tenant, &booked.id), &booked.ledger, None);
-                self.reservations.restore(booked);
+            QuotaRowKind::Reservations => {
+                let Self { reservations, live, .. } = self;
+                reservations.restore(&row.name, &row.state, |name, ledger| live.book(name, ledger, None))?;
             }
         }
         Some(())
@@ -199,14 +198,14 @@ impl QuotaBook {
             return;
         }
         // Else an operation on a reservation that is forgotten.
-        let Some(mut ledger) = Ledger::open(&action) else { return };
+        let Some(mut ledger) = Ledger::open(action) else { return };
         let early = self.early.take(&key);
         if let Some(early) = &early {
             early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
-            self.dirty.insert((QuotaRowKind::Early, tenant.clone(), id.clone()));
+            self.dirty.insert((QuotaRowKind::Early, tenant, id));
         }
-        self.live.book((&tenant, &id), &ledger, early.as_ref());
-        self.reservations.open(key, Booked::new(tenant, id, ledger));
+        self.live.book(&key, &ledger, early.as_ref());
+        self.reservations.open(&key, ledger);
     }
 
     /// An accepted record drew on a reservation and was counted in `cell`: by how much
@@ -227,8 +226,8 @@ impl QuotaBook {
 
     /// Who used a reservation, where its records do not say.
     pub(crate) fn user_of(&self, tenant: &str, id: &str) -> (Option<&str>, Option<&str>) {
-        let booked = self.reservations.get(&hold_key(tenant, id));
-        booked.map_or((None, None), |b| (b.ledger.subject.as_deref(), b.ledger.key.as_deref()))
+        let ledger = self.reservations.ledger(&hold_key(tenant, id));
+        ledger.map_or((None, None), |ledger| (ledger.subject.as_deref(), ledger.key.as_deref()))
     }
 
     /// Settles an accepted record below its tenant, where anything is limited there.
@@ -268,9 +267,8 @@ impl QuotaBook {
         while let Some((tenant, id)) = self.early.give_up(log_time_ms) {
             self.dirty.insert((QuotaRowKind::Early, tenant, id));
         }
-        while let Some(Booked { tenant, id, .. }) = self.reservations.forget_next(log_time_ms) {
-            self.live.forget(&hold_key(&tenant, &id));
-            self.dirty.insert((QuotaRowKind::Reservation, tenant, id));
+        while let Some(name) = self.reservations.forget_next(log_time_ms) {
+            self.live.forget(&name);
         }
     }
 
@@ -296,13 +294,10 @@ impl QuotaBook {
     pub(crate) fn take_dirty(&mut self) -> Vec<QuotaRow> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut rows: Vec<QuotaRow> = dirty.into_iter().map(|key| self.row(key)).collect();
-        self.reservations.take_changed(|booked| {
-            let (tenant, name) = (booked.tenant.clone(), booked.id.clone());
-            rows.push(QuotaRow { kind: QuotaRowKind::Reservation, tenant, name, state: encoded(booked) });
+        self.reservations.take_changed(|name, state| {
+            rows.push(QuotaRow { kind: QuotaRowKind::Reservations, tenant: String::new(), name, state });
         });
         rows.sort_unstable();
-        // One that was forgotten and made anew is told both ways.
-        rows.dedup();
         rows
     }
 
@@ -311,7 +306,7 @@ impl QuotaBook {
             QuotaRowKind::Epoch => encoded(&self.epoch),
             QuotaRowKind::Plan => self.entitlements.plan(&name).map_or(Vec::new(), encoded),
             QuotaRowKind::Terms => self.entitlements.terms(&tenant).map_or(Vec::new(), encoded),
-            QuotaRowKind::Reservation => self.reservations.get(&hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
+            QuotaRowKind::Reservations => unreachable!("they are handed over page by page"),
             QuotaRowKind::Early => self.early.get(&hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
             QuotaRowKind::Counter => self.stored_counter(&tenant, &name).map_or(Vec::new(), |c| encoded(&c)),
         };
@@ -349,7 +344,7 @@ fn parse_counter_name(text: &str) -> Option<OwnKey> {
     Some(OwnKey { scope, name, meter, period_ms: Some(period_ms) })
 }
 
-fn encoded<T: Encode>(value: &T) -> Vec<u8> {
+pub(super) fn encoded<T: Encode>(value: &T) -> Vec<u8> {
     bincode::encode_to_vec(value, bincode::config::standard()).expect("writing to memory cannot fail")
 }
 
@@ -362,18 +357,17 @@ impl LiveQuota {
     /// The log has a reservation, which `early` records had drawn on; `ledger` knows of
     /// them. Found or put in one step: the same request may be decided here meanwhile, or
     /// given up.
-    fn book(&self, (tenant, id): (&str, &str), ledger: &Ledger, early: Option<&Early>) {
+    fn book(&self, key: &str, ledger: &Ledger, early: Option<&Early>) {
         use dashmap::mapref::entry::Entry;
-        let vacant = match self.shared.holds.entry(hold_key(tenant, id)) {
-            Entry::Occupied(found) => {
-                found.get().lock().is_booked = true;
-                if let Some(early) = early {
-                    found.get().draw_early(early);
-                }
-                return;
-            }
+        // Mostly it was decided here.
+        if let Some(hold) = self.shared.holds.get(key) {
+            return hold.book(early);
+        }
+        let vacant = match self.shared.holds.entry(key.into()) {
+            Entry::Occupied(found) => return found.get().book(early),
             Entry::Vacant(vacant) => vacant,
         };
+        let (tenant, id) = key.split_once('\0').unwrap_or((key, ""));
         let account = self.shared.account_of_log(tenant);
         // Only tells whether subjects and keys are limited; any time does.
         let counters = self.shared.counters_of(&account, ledger, TimeMs(ledger.expires_ms));

@@ -110,7 +110,7 @@ impl LiveQuota {
             body,
             decision: decided.decision,
         };
-        let ledger = Ledger::open(&action).expect("a reserving action opens a ledger");
+        let ledger = Ledger::open(action.clone()).expect("a reserving action opens a ledger");
         let counters = ledger.lines.iter().map(|line| counters(&asked, &line.meter)).collect();
         let hold = Arc::new(Hold::admitted(account, &reserve.id, counters, ledger));
         vacant.insert(Arc::clone(&hold));

@@ -128,9 +128,11 @@ impl Hold {
         self.settle_around(&mut state, Some(cell))
     }
 
-    /// Accepted records had drawn on it before the log had it.
-    pub(crate) fn draw_early(&self, early: &Early) {
+    /// The log has it; accepted records may have drawn on it before.
+    pub(crate) fn book(&self, early: Option<&Early>) {
         let mut state = self.lock();
+        state.is_booked = true;
+        let Some(early) = early else { return };
         for (meter, quantity) in early.drawn() {
             state.ledger.draw(meter, quantity);
         }

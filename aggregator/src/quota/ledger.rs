@@ -57,25 +57,17 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// The reservation that `action` makes; `None` when it makes none.
-    pub(crate) fn open(action: &Action) -> Option<Self> {
+    pub(crate) fn open(action: Action) -> Option<Self> {
         let Action::Reserve { subject, key, items, expires_ms, body, decision } = action else { return None };
-        let line = |item: &HeldItem| Line {
-            meter: item.meter.clone(),
-            period_ms: item.period_ms,
-            reserved: item.amount,
+        let line = |HeldItem { meter, amount, period_ms }| Line {
+            meter,
+            period_ms,
+            reserved: amount,
             drawn: 0,
             committed: None,
         };
-        Some(Self {
-            subject: subject.clone(),
-            key: key.clone(),
-            lines: items.iter().map(line).collect(),
-            phase: Phase::Open,
-            expires_ms: *expires_ms,
-            body: *body,
-            decision: *decision,
-            operations: Vec::new(),
-        })
+        let lines = items.into_iter().map(line).collect();
+        Some(Self { subject, key, lines, phase: Phase::Open, expires_ms, body, decision, operations: Vec::new() })
     }
 
     /// The action that made it, of `items`.
@@ -214,7 +206,7 @@ mod tests {
             body: 0,
             decision: Decision::Allow,
         };
-        Ledger::open(&reserve).unwrap()
+        Ledger::open(reserve).unwrap()
     }
 
     fn held(ledger: &Ledger) -> i64 {

@@ -37,6 +37,9 @@ const EXPIRY_STEP_MS: i64 = 250;
 /// Reservations in one list of a step: where a million end at once, nobody waits until
 /// a long list has moved.
 const LIST_MAX: usize = 1024;
+/// Locks of the map of reservations, far more than processors: while one part of it
+/// grows, whoever wants something of that part waits, and it waits for less.
+const HOLD_SHARDS: usize = 128;
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
@@ -87,7 +90,7 @@ impl LiveQuota {
             catalogue: ArcSwap::from_pointee(Catalogue::default()),
             version: AtomicU64::new(0),
             anchors: RwLock::default(),
-            holds: Map::default(),
+            holds: Map::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), HOLD_SHARDS),
             free: AtomicUsize::new(0),
             counting: Mutex::new(()),
             expiries: Mutex::default(),
@@ -132,24 +135,33 @@ impl LiveQuota {
     /// for what makes decisions short: to be called a few times a second.
     pub fn expire(&self, now: TimeMs, most: usize) -> bool {
         self.shared.shortcuts.tend(self.shared.accounts.len(), now);
-        for _ in 0..most {
-            let Some(hold) = self.shared.next_due(now.0) else { return false };
-            let was_open = hold.lock().is_open();
-            let next = hold.expire(now.0);
-            if was_open && !hold.lock().is_open() {
-                self.shared.expired.fetch_add(1, Ordering::Relaxed);
+        let mut left = most;
+        while left > 0 {
+            let due = self.shared.take_due(now.0, left);
+            if due.is_empty() {
+                return false;
             }
-            match next {
-                Next::Look { at_ms } => self.shared.watch(hold, at_ms),
-                Next::Remember => {}
-                Next::Forget => {
-                    let key = hold_key(&hold.account.tenant, &hold.id);
-                    let is_vain = |known: &Arc<Hold>| Arc::ptr_eq(known, &hold) && !known.lock().is_booked;
-                    self.shared.holds.remove_if(&key, |_, known| is_vain(known));
-                }
-            }
+            left -= due.len();
+            due.into_iter().for_each(|hold| self.expire_one(hold, now));
         }
         true
+    }
+
+    fn expire_one(&self, hold: Arc<Hold>, now: TimeMs) {
+        let was_open = hold.lock().is_open();
+        let next = hold.expire(now.0);
+        if was_open && !hold.lock().is_open() {
+            self.shared.expired.fetch_add(1, Ordering::Relaxed);
+        }
+        match next {
+            Next::Look { at_ms } => self.shared.watch(hold, at_ms),
+            Next::Remember => {}
+            Next::Forget => {
+                let key = hold_key(&hold.account.tenant, &hold.id);
+                let is_vain = |known: &Arc<Hold>| Arc::ptr_eq(known, &hold) && !known.lock().is_booked;
+                self.shared.holds.remove_if(&key, |_, known| is_vain(known));
+            }
+        }
     }
 
     pub(crate) fn set_plans(&self, plans: &BTreeMap<String, Plan>) {
@@ -436,14 +448,16 @@ impl Shared {
         expiries.insert((step, number), vec![hold]);
     }
 
-    fn next_due(&self, now_ms: i64) -> Option<Arc<Hold>> {
+    /// Up to `most` of those whose time may be over. Whoever decides wants the same lock,
+    /// so it is held once for many.
+    fn take_due(&self, now_ms: i64, most: usize) -> Vec<Arc<Hold>> {
         let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut first = expiries.first_entry().filter(|first| first.key().0 <= now_ms.div_euclid(EXPIRY_STEP_MS))?;
-        let hold = first.get_mut().pop();
-        if first.get().is_empty() {
-            first.remove();
+        let first = expiries.first_entry().filter(|first| first.key().0 <= now_ms.div_euclid(EXPIRY_STEP_MS));
+        let Some(mut first) = first else { return Vec::new() };
+        match first.get().len().checked_sub(most) {
+            Some(rest @ 1..) => first.get_mut().split_off(rest),
+            _ => first.remove(),
         }
-        hold
     }
 }
 

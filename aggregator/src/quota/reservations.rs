@@ -1,131 +1,247 @@
-//! The reservations that the log has, each until a day after its end. What became of one
-//! is written with the next commit.
+//! The reservations that the log has, each until a day after its end, at the least. They
+//! stand in pages, in the order in which they came; with the next commit every page is
+//! written of which something changed. Pages and their numbers are a function of the
+//! log, whenever it is committed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 
 use bincode::{Decode, Encode};
+use hashbrown::HashTable;
 use odometer_schemas::quota::{Action, REMEMBERED_MS};
 
 use super::ledger::Ledger;
-use super::live::hold_key;
 
+/// Reservations of one page, which is one row of some two kilobytes: a row of each cost
+/// the books ten times as much, and a change of one rewrites no more than a page that
+/// the books write anyway.
+const PAGE: u64 = 16;
 /// Reservations are forgotten in steps of so much log time, so that keeping them in order
 /// is a list's end each, and one that is extended often stands in few lists.
 const FORGET_STEP_MS: i64 = 60_000;
 
-/// One reservation, as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) struct Booked {
-    pub(super) tenant: String,
-    pub(super) id: String,
-    pub(super) forget_ms: i64,
-    pub(super) ledger: Ledger,
-}
+/// What a reservation is found by, see [`hold_key`](super::live::hold_key).
+type Name = Box<str>;
 
-impl Booked {
-    pub(super) fn new(tenant: String, id: String, ledger: Ledger) -> Self {
-        let forget_ms = ledger.expires_ms.saturating_add(REMEMBERED_MS);
-        Self { tenant, id, forget_ms, ledger }
-    }
-}
-
+/// One of them.
 #[derive(Debug)]
-struct Kept {
-    booked: Booked,
-    /// Whether its key stands in `changed`.
+struct Booked {
+    name: Name,
+    /// Never earlier than it was.
+    forget_ms: i64,
+    ledger: Ledger,
+}
+
+/// One of them, as it is stored.
+#[derive(Encode)]
+struct Storing<'a> {
+    place: u8,
+    name: &'a str,
+    forget_ms: i64,
+    ledger: &'a Ledger,
+}
+
+/// The same, read.
+#[derive(Decode)]
+struct Stored {
+    place: u8,
+    name: String,
+    forget_ms: i64,
+    ledger: Ledger,
+}
+
+/// The number of one of them, and the hash of its name: a table that grows looks at no
+/// name.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u64,
+    number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    places: [Option<Box<Booked>>; PAGE as usize],
+    /// Whether its number stands in `changed`.
     is_changed: bool,
 }
 
-/// All of one partition, by [`hold_key`].
+/// All of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
-    known: HashMap<Box<str>, Kept, foldhash::fast::RandomState>,
+    /// By name. Nobody outside knows the hash, so that nobody can choose names that share
+    /// one.
+    known: HashTable<Entry>,
+    hashing: foldhash::fast::RandomState,
+    /// By the number of their first place over [`PAGE`]; none is empty.
+    pages: BTreeMap<u64, Page>,
+    /// The number that the next one gets: above all of the known ones.
+    next: u64,
     /// By the step in which they may be forgotten. One that moved stands in several lists,
     /// and goes with the step that it is in now.
-    due: BTreeMap<i64, Vec<Box<str>>>,
-    changed: Vec<Box<str>>,
+    due: BTreeMap<i64, Vec<u64>>,
+    /// Pages.
+    changed: Vec<u64>,
 }
 
 impl Reservations {
-    pub(super) fn get(&self, key: &str) -> Option<&Booked> {
-        self.known.get(key).map(|kept| &kept.booked)
+    pub(super) fn ledger(&self, name: &str) -> Option<&Ledger> {
+        let number = self.number(name)?;
+        self.at(number).map(|booked| &booked.ledger)
     }
 
-    /// Puts back what is stored.
-    pub(super) fn restore(&mut self, booked: Booked) {
-        let key = hold_key(&booked.tenant, &booked.id);
-        self.due.entry(step_of(booked.forget_ms)).or_default().push(key.clone());
-        self.known.insert(key, Kept { booked, is_changed: false });
+    fn number(&self, name: &str) -> Option<u64> {
+        let hash = self.hashing.hash_one(name);
+        let is_it =
+            |entry: &Entry| entry.hash == hash && self.at(entry.number).is_some_and(|booked| *booked.name == *name);
+        self.known.find(hash, is_it).map(|entry| entry.number)
+    }
+
+    fn at(&self, number: u64) -> Option<&Booked> {
+        self.pages.get(&(number / PAGE))?.places[place_of(number)].as_deref()
+    }
+
+    /// Puts a stored page back; hands out what is on it. `None` for what no build has
+    /// written.
+    pub(super) fn restore(&mut self, title: &str, state: &[u8], mut each: impl FnMut(&str, &Ledger)) -> Option<()> {
+        let number = u64::from_str_radix(title, 16).ok().filter(|number| *number < u64::MAX / PAGE)?;
+        let stored: Vec<Stored> = super::book::decoded(state)?;
+        for Stored { place, name, forget_ms, ledger } in stored {
+            each(&name, &ledger);
+            let number = number * PAGE + Some(u64::from(place)).filter(|place| *place < PAGE)?;
+            self.put(number, Booked { name: name.into(), forget_ms, ledger });
+        }
+        Some(())
     }
 
     /// A new one.
-    pub(super) fn open(&mut self, key: Box<str>, booked: Booked) {
-        self.due.entry(step_of(booked.forget_ms)).or_default().push(key.clone());
-        self.changed.push(key.clone());
-        self.known.insert(key, Kept { booked, is_changed: true });
+    pub(super) fn open(&mut self, name: &str, ledger: Ledger) {
+        let (name, number) = (name.into(), self.next);
+        let forget_ms = ledger.expires_ms.saturating_add(REMEMBERED_MS);
+        self.put(number, Booked { name, forget_ms, ledger });
+        self.change(number / PAGE);
+    }
+
+    fn put(&mut self, number: u64, booked: Booked) {
+        self.due.entry(step_of(booked.forget_ms)).or_default().push(number);
+        let hash = self.hashing.hash_one(&*booked.name);
+        self.known.insert_unique(hash, Entry { hash, number }, |entry| entry.hash);
+        self.pages.entry(number / PAGE).or_default().places[place_of(number)] = Some(Box::new(booked));
+        self.next = self.next.max(number + 1);
+    }
+
+    fn booked(&mut self, number: u64) -> Option<&mut Booked> {
+        self.pages.get_mut(&(number / PAGE))?.places[place_of(number)].as_deref_mut()
+    }
+
+    fn change(&mut self, page: u64) {
+        let is_changed = self.pages.get_mut(&page).map(|page| std::mem::replace(&mut page.is_changed, true));
+        if is_changed == Some(false) {
+            self.changed.push(page);
+        }
     }
 
     /// An operation on a known one; whether it is known.
-    pub(super) fn apply(&mut self, key: &str, action: &Action) -> bool {
-        let Some(Kept { booked, is_changed }) = self.known.get_mut(key) else { return false };
+    pub(super) fn apply(&mut self, name: &str, action: &Action) -> bool {
+        let Some(number) = self.number(name) else { return false };
+        let Some(booked) = self.booked(number) else { return false };
         booked.ledger.apply(action);
         let before = step_of(booked.forget_ms);
         if let Some(ends_ms) = booked.ledger.ends_ms() {
-            booked.forget_ms = ends_ms + REMEMBERED_MS;
+            booked.forget_ms = booked.forget_ms.max(ends_ms.saturating_add(REMEMBERED_MS));
         }
         let step = step_of(booked.forget_ms);
         if step != before {
-            self.due.entry(step).or_default().push(key.into());
+            self.due.entry(step).or_default().push(number);
         }
-        if !std::mem::replace(is_changed, true) {
-            self.changed.push(key.into());
-        }
+        self.change(number / PAGE);
         true
     }
 
     /// A record drew on one: whether that is of its meters; `None` for one that is not
     /// known.
-    pub(super) fn draw(&mut self, key: &str, meter: &str, quantity: i64) -> Option<bool> {
-        let Kept { booked, is_changed } = self.known.get_mut(key)?;
-        let is_drawn = booked.ledger.draw(meter, quantity);
-        if is_drawn && !std::mem::replace(is_changed, true) {
-            self.changed.push(key.into());
+    pub(super) fn draw(&mut self, name: &str, meter: &str, quantity: i64) -> Option<bool> {
+        let number = self.number(name)?;
+        let is_drawn = self.booked(number)?.ledger.draw(meter, quantity);
+        if is_drawn {
+            self.change(number / PAGE);
         }
         Some(is_drawn)
     }
 
     /// One that may be forgotten at this log time, and is.
-    pub(super) fn forget_next(&mut self, log_ms: i64) -> Option<Booked> {
+    pub(super) fn forget_next(&mut self, log_ms: i64) -> Option<Name> {
         loop {
             let mut first = self.due.first_entry()?;
             let step = *first.key();
             if step >= step_of(log_ms) {
                 return None;
             }
-            let Some(key) = first.get_mut().pop() else {
+            let Some(number) = first.get_mut().pop() else {
                 first.remove();
                 continue;
             };
-            if self.get(&key).is_some_and(|booked| step_of(booked.forget_ms) == step) {
-                return self.known.remove(&key).map(|kept| kept.booked);
+            if self.booked(number).is_some_and(|booked| step_of(booked.forget_ms) == step) {
+                return self.forget(number);
             }
         }
     }
 
-    /// Changed since [`take_changed`](Self::take_changed), some perhaps twice.
+    fn forget(&mut self, number: u64) -> Option<Name> {
+        self.change(number / PAGE);
+        let page = self.pages.get_mut(&(number / PAGE))?;
+        let booked = page.places[place_of(number)].take()?;
+        if page.places.iter().all(Option::is_none) {
+            self.pages.remove(&(number / PAGE));
+        }
+        let hash = self.hashing.hash_one(&*booked.name);
+        if let Ok(entry) = self.known.find_entry(hash, |entry| entry.number == number) {
+            entry.remove();
+        }
+        if number + 1 == self.next {
+            self.next = self.pages.last_key_value().map_or(0, |(number, page)| number * PAGE + page.end());
+        }
+        Some(booked.name)
+    }
+
+    /// Pages that changed since [`take_changed`](Self::take_changed), some perhaps twice.
     pub(super) fn changed(&self) -> usize {
         self.changed.len()
     }
 
-    /// Hands over what changed and is still known, in no order.
-    pub(super) fn take_changed(&mut self, mut each: impl FnMut(&Booked)) {
-        for key in std::mem::take(&mut self.changed) {
-            if let Some(kept) = self.known.get_mut(&key) {
-                kept.is_changed = false;
-                each(&kept.booked);
-            }
+    /// Hands over the title and state of every page that changed, in order; the state of
+    /// one that is no more is empty.
+    pub(super) fn take_changed(&mut self, mut each: impl FnMut(String, Vec<u8>)) {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        for number in changed {
+            let state = self.pages.get_mut(&number).map(|page| {
+                page.is_changed = false;
+                page.state()
+            });
+            // As long as any, so that they are read in order.
+            each(format!("{number:016x}"), state.unwrap_or_default());
         }
     }
+}
+
+impl Page {
+    /// The place behind the last that is taken.
+    fn end(&self) -> u64 {
+        (0..PAGE).rfind(|place| self.places[place_of(*place)].is_some()).map_or(0, |place| place + 1)
+    }
+
+    fn state(&self) -> Vec<u8> {
+        let stored = (0..).zip(&self.places).filter_map(|(place, booked)| {
+            let Booked { name, forget_ms, ledger } = booked.as_deref()?;
+            Some(Storing { place, name, forget_ms: *forget_ms, ledger })
+        });
+        super::book::encoded(&stored.collect::<Vec<_>>())
+    }
+}
+
+fn place_of(number: u64) -> usize {
+    usize::try_from(number % PAGE).unwrap_or(0)
 }
 
 fn step_of(time_ms: i64) -> i64 {
@@ -138,53 +254,100 @@ mod tests {
 
     use super::*;
 
-    fn booked(id: &str, expires_ms: i64) -> Booked {
-        let action = Action::Reserve {
-            subject: None,
-            key: None,
-            items: Vec::new(),
-            expires_ms,
-            body: 1,
-            decision: Decision::Allow,
-        };
-        Booked::new("acme".into(), id.into(), Ledger::open(&action).unwrap())
+    fn ledger(expires_ms: i64) -> Ledger {
+        let (subject, key, items, body, decision) = (None, None, Vec::new(), 1, Decision::Allow);
+        Ledger::open(Action::Reserve { subject, key, items, expires_ms, body, decision }).unwrap()
     }
 
     fn forgotten(reservations: &mut Reservations, log_ms: i64) -> Vec<String> {
-        std::iter::from_fn(|| reservations.forget_next(log_ms)).map(|booked| booked.id).collect()
+        std::iter::from_fn(|| reservations.forget_next(log_ms)).map(|name| name.to_string()).collect()
+    }
+
+    fn taken(reservations: &mut Reservations) -> BTreeMap<String, Vec<u8>> {
+        let mut pages = BTreeMap::new();
+        reservations.take_changed(|title, state| assert_eq!(pages.insert(title, state), None));
+        pages
     }
 
     #[test]
     fn each_is_forgotten_a_day_after_its_end_and_at_most_a_step_later() {
         let mut reservations = Reservations::default();
-        let key = |id| hold_key("acme", id);
-        for (id, expires_ms) in [("a", 5), ("b", 10 * FORGET_STEP_MS)] {
-            reservations.open(key(id), booked(id, expires_ms));
+        for (name, expires_ms) in [("a", 5), ("b", 10 * FORGET_STEP_MS)] {
+            reservations.open(name, ledger(expires_ms));
         }
-        let extend = Action::Extend { op: 1, expires_ms: 20 * FORGET_STEP_MS, add: Vec::new() };
-        assert!(reservations.apply(&key("a"), &extend));
-        assert!(!reservations.apply(&key("c"), &Action::Release { op: 2 }));
+        let extend = |op, steps| Action::Extend { op, expires_ms: steps * FORGET_STEP_MS, add: Vec::new() };
+        assert!(reservations.apply("a", &extend(1, 20)) && reservations.apply("a", &extend(2, 3)));
+        assert!(!reservations.apply("c", &Action::Release { op: 2 }));
         let after = |steps| REMEMBERED_MS + steps * FORGET_STEP_MS;
         assert_eq!(forgotten(&mut reservations, after(10)), [""; 0]);
         assert_eq!(forgotten(&mut reservations, after(11)), ["b"]);
-        assert_eq!(forgotten(&mut reservations, after(20)), [""; 0]);
+        assert_eq!(forgotten(&mut reservations, after(20)), [""; 0], "not before its first end");
         assert_eq!(forgotten(&mut reservations, after(21)), ["a"]);
-        assert!(reservations.get(&key("a")).is_none());
+        assert!(reservations.ledger("a").is_none());
     }
 
     #[test]
-    fn what_changed_is_handed_over_once() {
+    fn a_page_is_handed_over_once_for_all_that_changed_on_it() {
         let mut reservations = Reservations::default();
-        let key = hold_key("acme", "a");
-        reservations.open(key.clone(), booked("a", 5));
-        assert!(reservations.apply(&key, &Action::Release { op: 2 }));
-        let taken = |reservations: &mut Reservations| {
-            let mut ids = Vec::new();
-            reservations.take_changed(|booked| ids.push(booked.id.clone()));
-            ids
-        };
-        assert_eq!((taken(&mut reservations), taken(&mut reservations)), (vec!["a".to_owned()], vec![]));
-        assert_eq!(reservations.draw(&key, "m", 1), Some(false));
+        for number in 0..=PAGE {
+            reservations.open(&number.to_string(), ledger(5));
+        }
+        assert!(reservations.apply("0", &Action::Release { op: 2 }));
+        assert_eq!(taken(&mut reservations).into_keys().collect::<Vec<_>>(), ["0000000000000000", "0000000000000001"]);
+        assert!(taken(&mut reservations).is_empty());
+        assert_eq!(reservations.draw("0", "m", 1), Some(false));
         assert_eq!(reservations.changed(), 0);
+    }
+
+    fn store(rows: &mut BTreeMap<String, Vec<u8>>, pages: BTreeMap<String, Vec<u8>>) {
+        for (title, state) in pages {
+            if state.is_empty() {
+                rows.remove(&title)
+            } else {
+                rows.insert(title, state)
+            };
+        }
+    }
+
+    fn restored(rows: &BTreeMap<String, Vec<u8>>) -> Reservations {
+        let mut restored = Reservations::default();
+        for (title, state) in rows {
+            restored.restore(title, state, |name, _| assert!(!name.is_empty())).unwrap();
+        }
+        restored
+    }
+
+    #[test]
+    fn what_is_restored_goes_on_like_what_was_stored() {
+        let (mut old, mut rows) = (Reservations::default(), BTreeMap::new());
+        for number in 0..=PAGE {
+            // The last one, and every other, ends late.
+            let steps = i64::try_from(number % 2).unwrap() * 5 + if number == PAGE { 9 } else { 0 };
+            old.open(&number.to_string(), ledger(steps * FORGET_STEP_MS));
+        }
+        let after = |steps| REMEMBERED_MS + steps * FORGET_STEP_MS;
+        for (log_ms, left) in [(after(1), 9), (after(6), 1), (after(10), 0)] {
+            store(&mut rows, taken(&mut old));
+            let mut new = restored(&rows);
+            assert_eq!((new.next, new.known.len()), (old.next, old.known.len()));
+            let mut gone = [&mut old, &mut new].map(|reservations| forgotten(reservations, log_ms));
+            gone.iter_mut().for_each(|gone| gone.sort_unstable());
+            assert_eq!((&gone[0], new.known.len()), (&gone[1], left));
+            [&mut old, &mut new].into_iter().for_each(|reservations| reservations.open("new", ledger(0)));
+            let pages = taken(&mut old);
+            assert_eq!(pages, taken(&mut new));
+            store(&mut rows, pages);
+            old = new;
+            assert_eq!(forgotten(&mut old, after(1)), ["new"]);
+        }
+        assert_eq!((old.next, old.pages.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_no_build_has_written_is_not_read() {
+        let mut reservations = Reservations::default();
+        for (title, state) in [("x", &[0][..]), ("0", &[1]), ("", &[0]), ("ffffffffffffffff", &[0])] {
+            assert_eq!(reservations.restore(title, state, |_, _| ()), None, "{title}");
+        }
     }
 }

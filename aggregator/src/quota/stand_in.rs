@@ -37,7 +37,7 @@ impl Given {
                 QuotaRowKind::Terms => {
                     terms.insert(tenant.clone(), decoded(state).ok_or_else(unreadable)?);
                 }
-                QuotaRowKind::Epoch | QuotaRowKind::Counter | QuotaRowKind::Reservation | QuotaRowKind::Early => {}
+                QuotaRowKind::Epoch | QuotaRowKind::Counter | QuotaRowKind::Reservations | QuotaRowKind::Early => {}
             }
         }
         Ok(Self { plans: plans.into_values().collect(), terms })

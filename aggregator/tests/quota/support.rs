@@ -65,7 +65,16 @@ impl Site {
     }
 
     pub(crate) fn append(&mut self, bytes: Vec<u8>) {
-        let entry = LogEntry { partition: 0, offset: self.next_offset, append_time: NOW, bytes };
+        self.append_at(bytes, NOW);
+    }
+
+    /// Log time goes on.
+    pub(crate) fn tick_at(&mut self, now: TimeMs) {
+        self.append_at(encode_control(&Control::Tick, Origin::default()), now);
+    }
+
+    fn append_at(&mut self, bytes: Vec<u8>, append_time: TimeMs) {
+        let entry = LogEntry { partition: 0, offset: self.next_offset, append_time, bytes };
         self.next_offset += 1;
         self.processor.handle(&entry).unwrap();
         self.commits.extend(self.processor.poll_commit());

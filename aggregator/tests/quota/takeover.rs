@@ -2,7 +2,7 @@
 //! vain.
 
 use odometer_schemas::control::Control;
-use odometer_schemas::quota::{Decision, Limit, Plan, PlanOrigin, TenantTerms};
+use odometer_schemas::quota::{Decision, Extend, Limit, Plan, PlanOrigin, QuotaRowKind, REMEMBERED_MS, TenantTerms};
 
 use crate::support::{MINUTE_MS, NOW, Site, book, decision, final_commit, item, reserve};
 
@@ -31,6 +31,28 @@ fn a_new_owner_holds_what_the_old_one_did() {
     assert_eq!((again.decision, again.operation), (Decision::Allow, None), "the same answer as before");
     while new.quota.expire(NOW.plus_ms(MINUTE_MS + 1_000), 100) {}
     assert_eq!(new.stands(MINUTES), (1, 0));
+}
+
+#[test]
+fn each_is_remembered_for_a_day_by_whoever_owns_it() {
+    let mut site = Site::new(hard(1_000));
+    for run in 0..40 {
+        let outcome = site.quota.reserve(&reserve(&format!("run-{run}"), vec![item(MINUTES, 1)]), 0, NOW).unwrap();
+        site.book(outcome);
+    }
+    let (tenant, id) = ("acme".to_owned(), "run-17".to_owned());
+    let extend = Extend { tenant, id, ttl_ms: 60 * MINUTE_MS, ..Extend::default() };
+    let outcome = site.quota.extend(&extend, 1 << 32, NOW).unwrap();
+    site.book(outcome);
+    site.tick_at(NOW.plus_ms(REMEMBERED_MS + 10 * MINUTE_MS));
+    for owner in [&site, &Site::restored(&book(&site))] {
+        assert_eq!(owner.quota.reservations(), 1);
+        let again = owner.quota.reserve(&reserve("run-17", vec![item(MINUTES, 1)]), 0, NOW).unwrap();
+        assert_eq!((again.decision, again.operation), (Decision::Allow, None), "the same answer as before");
+    }
+    site.tick_at(NOW.plus_ms(REMEMBERED_MS + 70 * MINUTE_MS));
+    assert_eq!(site.quota.reservations(), 0);
+    assert!(book(&site).quota.iter().all(|row| row.kind != QuotaRowKind::Reservations));
 }
 
 #[test]

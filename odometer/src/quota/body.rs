@@ -149,8 +149,11 @@ pub(crate) fn request_of(door: Door, body: &[u8], meters: &Meters) -> Result<Quo
 /// An id that nobody else has: for callers who do not repeat their requests.
 pub(crate) fn random_id() -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = rand::random::<u128>();
-    (0..32).map(|place| char::from(DIGITS[(random >> (4 * place)) as usize & 15])).collect()
+    let mut id = String::with_capacity(32);
+    for byte in rand::random::<[u8; 16]>() {
+        id.extend([byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)])));
+    }
+    id
 }
 
 /// Reads JSON; an error names the place.

@@ -9,6 +9,7 @@
 mod body;
 pub(crate) mod grpc;
 pub(crate) mod http;
+mod json;
 pub(crate) mod lean;
 pub(crate) mod meters;
 mod ratelimit;

@@ -5,15 +5,19 @@ use odometer_schemas::quota::{Answer, Decision, LimitState, QuotaError};
 use odometer_schemas::time::TimeMs;
 use serde::Serialize;
 
+use super::json::{self, Denial};
 use super::meters::Meters;
 use super::ratelimit;
-use super::text::{Digits, Moment};
 use crate::api::problem::{self, Problem, ProblemKind};
 
-/// What a person whose work was stopped reads.
-const DENIED: &str = "Plan limit reached. Upgrade to continue.";
-/// The problem type that the draft of the RateLimit fields registers.
-const DENIED_TYPE: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+/// What a denial says besides the answer.
+const DENIAL: Denial = Denial {
+    // As the draft of the RateLimit fields registers it.
+    r#type: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    // What a person whose work was stopped reads.
+    title: "Plan limit reached. Upgrade to continue.",
+    fix: "wait as Retry-After says, use less, or move to a larger plan",
+};
 /// When to ask again for a slot, and while quota is unavailable, in seconds: both may
 /// change at any moment.
 const RETRY_SOON_S: i64 = 1;
@@ -45,30 +49,19 @@ impl Reply {
     fn of_answer(answer: &Answer, meters: &Meters) -> Self {
         let now = now_of(answer);
         let is_denied = answer.decision == Decision::Deny;
-        let shown = Shown::of(answer, meters);
-        let mut body = Vec::with_capacity(BODY_BYTES);
-        let written = if is_denied {
-            let denied = Denied {
-                r#type: DENIED_TYPE,
-                title: DENIED,
-                status: 429,
-                detail: DENIED,
-                fix: "wait as Retry-After says, use less, or move to a larger plan",
-                violated_policies: &answer.violated,
-                answer: shown,
-            };
-            serde_json::to_writer(&mut body, &denied)
+        let mut body = String::with_capacity(BODY_BYTES);
+        if is_denied {
+            json::append_denial(&DENIAL, answer, meters, &mut body);
         } else {
-            serde_json::to_writer(&mut body, &shown)
-        };
-        written.expect("texts and numbers always serialise");
+            json::append(answer, meters, &mut body);
+        }
         Self {
             status: if is_denied { 429 } else { 200 },
             content_type: if is_denied { problem::CONTENT_TYPE } else { "application/json" },
             policies: ratelimit::policies(&answer.limits),
             standing: ratelimit::standing(&answer.limits, now),
             retry_after_s: is_denied.then(|| retry_after_s(answer, now)),
-            body,
+            body: body.into_bytes(),
         }
     }
 
@@ -134,78 +127,4 @@ pub(crate) fn retry_after_s(answer: &Answer, now: TimeMs) -> i64 {
     let is_violated = |limit: &&LimitState| answer.violated.contains(&limit.policy);
     let resets = answer.limits.iter().filter(is_violated).filter_map(|limit| limit.resets_at);
     resets.min().map_or(RETRY_SOON_S, |at| ratelimit::seconds_until(at, now).max(RETRY_SOON_S))
-}
-
-/// A denial: the members of RFC 9457, and those of every answer.
-#[derive(Serialize)]
-struct Denied<'a> {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-    detail: &'static str,
-    fix: &'static str,
-    /// As the draft names it.
-    #[serde(rename = "violated-policies")]
-    violated_policies: &'a [String],
-    #[serde(flatten)]
-    answer: Shown<'a>,
-}
-
-/// An answer as JSON shows it. Amounts are texts, like all quantities in answers.
-#[derive(Serialize)]
-struct Shown<'a> {
-    decision: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reservation_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Moment>,
-    limits: Vec<ShownLimit<'a>>,
-    violated: &'a [String],
-    as_of: Moment,
-    lag_ms: i64,
-    degraded: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    late: bool,
-}
-
-#[derive(Serialize)]
-struct ShownLimit<'a> {
-    policy: &'a str,
-    scope: &'static str,
-    meter: &'a str,
-    unit: &'a str,
-    limit: Option<Digits>,
-    hard_limit: Option<Digits>,
-    used: Digits,
-    reserved: Digits,
-    remaining: Option<Digits>,
-    resets_at: Option<Moment>,
-}
-
-impl<'a> Shown<'a> {
-    fn of(answer: &'a Answer, meters: &'a Meters) -> Self {
-        let limit = |limit: &'a LimitState| ShownLimit {
-            policy: &limit.policy,
-            scope: limit.scope.name(),
-            meter: &limit.meter,
-            unit: meters.base_unit(&limit.meter),
-            limit: limit.limit.map(Digits),
-            hard_limit: limit.hard_limit.map(Digits),
-            used: Digits(limit.used),
-            reserved: Digits(limit.reserved),
-            remaining: limit.remaining.map(Digits),
-            resets_at: limit.resets_at.map(Moment),
-        };
-        Self {
-            decision: answer.decision.name(),
-            reservation_id: answer.reservation_id.as_deref(),
-            expires_at: answer.expires_at.map(Moment),
-            limits: answer.limits.iter().map(limit).collect(),
-            violated: &answer.violated,
-            as_of: Moment(answer.as_of),
-            lag_ms: answer.lag_ms,
-            degraded: answer.degraded,
-            late: answer.late,
-        }
-    }
 }

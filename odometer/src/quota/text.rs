@@ -1,40 +1,15 @@
-//! Numbers and times as answers show them, written without the formatting machinery:
-//! every answer has some ten of them.
+//! Times as answers show them, written without the formatting machinery: every answer has
+//! some of them.
 
 use std::cell::RefCell;
 
 use odometer_schemas::time::TimeMs;
-use serde::{Serialize, Serializer};
 
 /// Seconds whose text a thread keeps: that of now, and of the ends of a few periods.
 const SECONDS_KEPT: usize = 8;
 
-/// A number that JSON shows as a text.
-pub(super) struct Digits(pub(super) i64);
-
-/// A time, as [`TimeMs`] shows itself.
-pub(super) struct Moment(pub(super) TimeMs);
-
-impl Serialize for Digits {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(itoa::Buffer::new().format(self.0))
-    }
-}
-
-impl Serialize for Moment {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        thread_local! {
-            static LAST: RefCell<String> = const { RefCell::new(String::new()) };
-        }
-        LAST.with_borrow_mut(|text| {
-            text.clear();
-            write_moment(self.0, text);
-            serializer.serialize_str(text)
-        })
-    }
-}
-
-fn write_moment(time: TimeMs, text: &mut String) {
+/// Appends a time as [`TimeMs`] shows itself.
+pub(super) fn append_moment(time: TimeMs, text: &mut String) {
     thread_local! {
         static KEPT: RefCell<[(Option<i64>, String); SECONDS_KEPT]> = RefCell::default();
     }
@@ -49,7 +24,7 @@ fn write_moment(time: TimeMs, text: &mut String) {
         match of_second.strip_suffix('Z') {
             Some(start) => {
                 text.push_str(start);
-                write_fraction(ms, text);
+                append_fraction(ms, text);
                 text.push('Z');
             }
             // Beyond what a calendar has.
@@ -59,7 +34,7 @@ fn write_moment(time: TimeMs, text: &mut String) {
 }
 
 /// Milliseconds behind a second, without zeros at the end.
-fn write_fraction(ms: i64, text: &mut String) {
+fn append_fraction(ms: i64, text: &mut String) {
     if ms == 0 {
         return;
     }
@@ -84,15 +59,9 @@ mod tests {
         ) {
             for at in [ms, ms / step * step, ms.saturating_add(8_000), i64::MAX, i64::MIN] {
                 let mut text = String::new();
-                write_moment(TimeMs(at), &mut text);
+                append_moment(TimeMs(at), &mut text);
                 prop_assert_eq!(text, TimeMs(at).to_string());
             }
         }
-    }
-
-    #[test]
-    fn both_are_texts_in_json() {
-        let shown = serde_json::to_string(&(Digits(i64::MIN), Moment(TimeMs(1_500)))).unwrap();
-        assert_eq!(shown, r#"["-9223372036854775808","1970-01-01T00:00:01.5Z"]"#);
     }
 }

@@ -1,5 +1,5 @@
-//! What every surface checks of a request before it is decided: lengths, counts and
-//! times. Knows no protocol and no tenant.
+//! What every surface checks of a request before it is decided: lengths, characters,
+//! counts and times. Knows no protocol and no tenant.
 
 use odometer_schemas::limits::{METER_BYTES_MAX, RESERVATION_BYTES_MAX, SUBJECT_BYTES_MAX, TENANT_BYTES_MAX};
 use odometer_schemas::quota::{ITEMS_MAX, Item, QuotaError, TTL_MS_MAX, Who};
@@ -99,10 +99,16 @@ fn ttl(ttl_ms: i64) -> Result<(), QuotaError> {
 }
 
 fn text(field: &'static str, text: &str, bytes_max: usize) -> Result<(), QuotaError> {
-    if (1..=bytes_max).contains(&text.len()) {
-        return Ok(());
+    if !(1..=bytes_max).contains(&text.len()) {
+        return invalid(field, format!("has {} bytes; it must have 1 to {bytes_max}", text.len()));
     }
-    invalid(field, format!("has {} bytes; it must have 1 to {bytes_max}", text.len()))
+    // Names that are joined are told apart by such, and not every book takes them.
+    // Without branching, so that many bytes are looked at together.
+    let is_plain = text.bytes().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
+    if !is_plain && text.chars().any(char::is_control) {
+        return invalid(field, "must not hold control characters".to_owned());
+    }
+    Ok(())
 }
 
 fn invalid(field: &'static str, problem: String) -> Result<(), QuotaError> {

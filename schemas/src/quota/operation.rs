@@ -95,15 +95,15 @@ pub enum QuotaRowKind {
     Terms,
     /// The usage of a subject or key.
     Counter,
-    /// A reservation; its id is the row's name.
-    Reservation,
+    /// Some reservations, whoever's; what the row is named by is the aggregator's business.
+    Reservations,
     /// What records drew on a reservation that is not there yet; its id is the row's name.
     Early,
 }
 
 impl QuotaRowKind {
     /// All kinds, in the order in which a partition is restored from them.
-    pub const ALL: [Self; 6] = [Self::Epoch, Self::Plan, Self::Terms, Self::Counter, Self::Reservation, Self::Early];
+    pub const ALL: [Self; 6] = [Self::Epoch, Self::Plan, Self::Terms, Self::Counter, Self::Reservations, Self::Early];
 
     /// The number that books store.
     #[must_use]

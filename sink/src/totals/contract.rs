@@ -172,7 +172,7 @@ fn claim_gives_everything_back(storage: &mut dyn Storage) {
         rules: Some(vec![1, 2, 3]),
         quota: vec![
             quota(QuotaRowKind::Plan, "", "free", &[1]),
-            quota(QuotaRowKind::Reservation, "a", "b\u{1}c", &[0]),
+            quota(QuotaRowKind::Reservations, "a", "b\u{1}c", &[0]),
         ],
         alerts: vec![alert(0, 0, "a"), alert(9, 1, "b")],
         ..commit(2, 0, 10)
@@ -266,7 +266,7 @@ fn given_is_found(storage: &mut dyn Storage) {
     let mut book = ready(storage);
     let terms = |tenant| quota(QuotaRowKind::Terms, tenant, "", &[2]);
     let plan = quota(QuotaRowKind::Plan, "", "free", &[1]);
-    let others = [quota(QuotaRowKind::Epoch, "", "", &[1]), quota(QuotaRowKind::Reservation, "a", "r", &[3])];
+    let others = [quota(QuotaRowKind::Epoch, "", "", &[1]), quota(QuotaRowKind::Reservations, "a", "r", &[3])];
     for partition in [0, 1] {
         claim(&mut *book, partition);
         let rows = [plan.clone(), terms("a"), terms("b")].into_iter().chain(others.clone());

@@ -15,7 +15,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Lean, Parting, Place, resume, slice};
+use super::{Lean, Parting, Place, resume};
+use crate::slices;
 
 /// Answers after which a lane lets others run before it looks for more: it is not
 /// interrupted in time, because Linux looks at time slices at the timer's tick only,
@@ -126,7 +127,7 @@ impl Lane {
 
 /// What a lane's thread does.
 fn answer(runtime: &Runtime, lean: &Lean, mut arrivals: UnboundedReceiver<Arrival>, mut ended: watch::Receiver<()>) {
-    slice::shorten();
+    slices::shorten();
     runtime.block_on(async {
         let (mut connections, mut is_open) = (JoinSet::new(), true);
         while is_open || !connections.is_empty() {

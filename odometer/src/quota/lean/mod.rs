@@ -9,13 +9,13 @@ mod head;
 mod lanes;
 mod patience;
 mod prefixed;
-mod slice;
 #[cfg(test)]
 mod tests;
 mod write;
 
 use std::future::{Future, ready};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -189,9 +189,12 @@ struct Lean {
 
 impl Lean {
     /// Answers on a connection until it ends, or gives it back with what was read.
-    async fn run(mut self, mut stream: TcpStream) -> io::Result<Option<(TcpStream, BytesMut)>> {
+    async fn run(self, mut stream: TcpStream) -> io::Result<Option<(TcpStream, BytesMut)>> {
         let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), Vec::with_capacity(READ_BYTES));
         let mut patience = Patience::new(self.times);
+        // Asked for once, so that a wait for the next request costs nothing more.
+        let mut stopped = self.stopped.clone();
+        let mut stopping = pin!(stopped.changed());
         loop {
             let seen = self.answer_all(&mut input, &mut output).await?;
             if !output.is_empty() {
@@ -210,10 +213,12 @@ impl Lean {
             }
             input.reserve(READ_BYTES);
             let read = tokio::select! {
+                // First what is mostly ready.
+                biased;
                 read = stream.read_buf(&mut input) => read?,
-                () = patience.over() => return Ok(None),
                 // A request that has begun to arrive is not waited for: it was not read.
-                _ = self.stopped.changed() => return Ok(None),
+                _ = stopping.as_mut() => return Ok(None),
+                () = patience.over() => return Ok(None),
             };
             if read == 0 {
                 return Ok(None);

@@ -1,26 +1,42 @@
-//! Asks the system for short time slices: a thread that has little to do each time is
-//! let in soon after it is woken, instead of after the slice of whoever computes. Its
-//! share of the processor stays what it was.
+//! Asks the system for other time slices than the usual ones. A thread that answers has
+//! little to do each time: with short slices it is let in soon after it is woken, instead
+//! of after the slice of whoever computes. A thread that works on what has gathered
+//! behind the log has long ones, so that whoever is woken meanwhile is let in before it.
+//! Each thread's share of the processor stays what it was, so none falls behind for it.
 //!
 //! Linux takes the slice of an ordinary thread from `sched_runtime` of
 //! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); it needs no
 //! privilege. Older kernels ignore it, other systems are not asked.
 
 /// Shortest slice that Linux grants: about what a lane needs for all that is ready.
-#[cfg(target_os = "linux")]
-const SLICE_NS: u64 = 100_000;
+const SHORT_NS: u64 = 100_000;
+/// Longer than the slice of whoever asks for none, 2.8 ms at most. Only a thread with a
+/// shorter slice takes the processor at once from whoever has it; others wait for the
+/// timer's next tick, some milliseconds.
+const LONG_NS: u64 = 5_000_000;
 
 /// Shortens the slices of the calling thread, where the system can.
-#[cfg(target_os = "linux")]
-pub(super) fn shorten() {
-    if let Err(error) = shorten_to(SLICE_NS) {
-        tracing::debug!("the system gives no shorter time slices: {error}");
+pub(crate) fn shorten() {
+    ask(SHORT_NS);
+}
+
+/// Lengthens the slices of the calling thread, where the system can. Not for one that
+/// yields, which gives up what is left of a slice.
+pub(crate) fn lengthen() {
+    ask(LONG_NS);
+}
+
+fn ask(slice_ns: u64) {
+    if let Err(error) = set(slice_ns) {
+        tracing::debug!("the system gives no other time slices: {error}");
     }
 }
 
 /// Nothing to ask for.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn shorten() {}
+fn set(_slice_ns: u64) -> std::io::Result<()> {
+    Ok(())
+}
 
 /// `struct sched_attr` of sched_setattr(2) in its first version, 48 bytes.
 #[cfg(target_os = "linux")]
@@ -37,10 +53,10 @@ struct Attributes {
     period_ns: u64,
 }
 
-/// Leaves everything else about the thread as it is.
+/// Leaves everything else about the calling thread as it is.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "neither the standard library nor rustix has these two calls")]
-fn shorten_to(slice_ns: u64) -> std::io::Result<()> {
+fn set(slice_ns: u64) -> std::io::Result<()> {
     const CALLING_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
     let size = u32::try_from(size_of::<Attributes>()).unwrap_or(u32::MAX);
