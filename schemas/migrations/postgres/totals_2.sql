@@ -4,7 +4,7 @@
 
 CREATE TABLE quota_state (
     partition bigint           NOT NULL,
-    kind      bigint           NOT NULL, -- 0 owner, 1 plan, 2 terms, 3 counter, 4 reservations, 5 early records
+    kind      bigint           NOT NULL, -- 0 owner, 1 plan, 2 terms, 3 counter, 4 reservation, 5 early records
     tenant    text COLLATE "C" NOT NULL,
     name      text COLLATE "C" NOT NULL,
     state     bytea            NOT NULL,
