@@ -12,9 +12,9 @@ use odometer_schemas::quota::{Action, REMEMBERED_MS};
 
 use super::ledger::Ledger;
 
-/// Reservations of one page, which is one row of some two kilobytes: a row of each cost
-/// the books ten times as much, and a change of one rewrites no more than a page that
-/// the books write anyway.
+/// Reservations of one page, which is one row of some two kilobytes: with a row of each,
+/// writing them took the books twice as long, and a change of one rewrites no more than a
+/// page that the books write anyway.
 const PAGE: u64 = 16;
 /// Reservations are forgotten in steps of so much log time, so that keeping them in order
 /// is a list's end each, and one that is extended often stands in few lists.
