@@ -39,7 +39,7 @@ const BODY_BYTES: RangeInclusive<usize> = 16 * 1024..=1 << 30;
 /// The answer lists every record of a request.
 const REQUEST_RECORDS: RangeInclusive<usize> = 1..=1_000_000;
 /// Rows are held in memory, a few hundred bytes each.
-const GATHER_ROWS: RangeInclusive<usize> = 1_000..=5_000_000;
+const GATHER_ROWS: RangeInclusive<usize> = 1_000..=odometer_sink::raw::BATCH_ROWS_MAX;
 
 /// Reads the values of one document, each with its default.
 pub(super) struct Reader<'a> {

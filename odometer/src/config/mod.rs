@@ -132,7 +132,7 @@ impl Default for Config {
             raw: RawBookConfig {
                 // Large inserts are what column stores want, and some tens of
                 // megabytes of rows fit every machine.
-                gather_rows_max: 200_000,
+                gather_rows_max: odometer_sink::raw::BATCH_ROWS_MAX,
                 // Analysts wait at most this much longer than billing.
                 gather_interval: Duration::from_secs(2),
             },
