@@ -30,7 +30,8 @@ use super::rollup::{AggregationChanged, RangeRollups, range_start};
 
 /// Rows after which a batch should be taken: large enough that the engine's cost per
 /// transaction vanishes and that rollups of minutes still open, which every batch
-/// writes again, are a small part of it; small enough for a hundred megabytes.
+/// writes again, do not outweigh it (one for four rows with ten thousand tenants); small
+/// enough for a hundred megabytes.
 pub const BATCH_ROWS_MAX: usize = 500_000;
 /// Bytes after which a batch should be taken, whatever its rows: one envelope adds a
 /// few MiB at most, so a batch stays far below the 4 GiB that its texts may have.
