@@ -17,10 +17,10 @@ fn a_book_is_made_once_and_never_by_opening_it() {
 #[test]
 fn a_newer_schema_is_refused() {
     let database = Database::fresh();
-    database.run("INSERT INTO schema_versions VALUES (2)");
+    database.run("INSERT INTO schema_versions VALUES (3)");
     let refused = [ClickHouseRaw::connect(&database.0).map(drop), database.migrate(TableOptions::default())];
     for error in refused.map(Result::unwrap_err) {
-        assert!(error.to_string().contains("has schema version 2, this build knows 1; use the newer build"), "{error}");
+        assert!(error.to_string().contains("has schema version 3, this build knows 2; use the newer build"), "{error}");
     }
 }
 
