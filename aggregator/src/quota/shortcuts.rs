@@ -23,6 +23,7 @@ use super::words::Words;
 /// Tenants share these counters of changes: they stay in a core's cache, and a change
 /// voids one shortcut in so many.
 const CHANGES: usize = 1 << 12;
+
 /// All shortcuts of one partition.
 #[derive(Debug)]
 pub(super) struct Shortcuts {

@@ -38,7 +38,8 @@ const SNAPSHOT_INTERVAL: RangeInclusive<Duration> = SECOND..=DAY;
 const BODY_BYTES: RangeInclusive<usize> = 16 * 1024..=1 << 30;
 /// The answer lists every record of a request.
 const REQUEST_RECORDS: RangeInclusive<usize> = 1..=1_000_000;
-/// Rows are held in memory, a few hundred bytes each.
+/// Rows are held in memory, a few hundred bytes each; a batch that has as many is taken
+/// whatever is configured.
 const GATHER_ROWS: RangeInclusive<usize> = 1_000..=odometer_sink::raw::BATCH_ROWS_MAX;
 
 /// Reads the values of one document, each with its default.
