@@ -10,10 +10,10 @@ import argparse
 import contextlib
 import email.parser
 import email.policy
+import os
 import re
 import signal
 import struct
-import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,10 +53,6 @@ class Engine:
     """The one session of this process."""
 
     def __init__(self, folder):
-        self.scratch = folder / "requests"
-        self.scratch.mkdir(exist_ok=True)
-        for left in self.scratch.iterdir():
-            left.unlink()
         # The engine drops tables in the background only if it found some metadata when
         # it opened its folder; else `DROP … SYNC` waits for ever. So an empty folder is
         # opened twice.
@@ -91,10 +87,10 @@ class Engine:
         sql, data = request.split()
         if data is None:
             return self.session.query(sql, request.format, params=request.params).bytes()
-        with tempfile.NamedTemporaryFile(dir=self.scratch, suffix=".data") as file:
+        with open(os.memfd_create("insert"), "wb") as file:
             file.write(data)
             file.flush()
-            sql = sql.replace("{file}", file.name)
+            sql = sql.replace("{file}", f"/proc/self/fd/{file.fileno()}")
             return self.session.query(sql, request.format, params=request.params).bytes()
 
 
@@ -139,11 +135,11 @@ class Request:
 
         Data goes through a file because the engine takes statements as text only.
         """
-        whole = self.query + b"\n" + self.body if self.query and self.body else self.query or self.body
-        found = INSERT.match(whole)
+        sql = self.query or self.body
+        found = INSERT.match(sql)
         if found is None or found["format"].upper() == b"VALUES":
-            return whole.decode(), None
-        data = self.body if self.query and self.body else whole[found.end() :]
+            return (self.query + b"\n" + self.body if self.query and self.body else sql).decode(), None
+        data = self.body if self.query and self.body else sql[found.end() :]
         words = [found["into"], b"FROM INFILE '{file}'", found["settings"] or b"", b"FORMAT", found["format"]]
         return b" ".join(words).decode(), data
 

@@ -162,6 +162,17 @@ pub(super) struct BatchRollup {
 }
 
 impl RawBatch {
+    /// An empty one that holds as much as `other` without growing: growing moves
+    /// megabytes, and the next batch mostly is as large as the one before.
+    pub(super) fn with_room_of(other: &Self) -> Self {
+        Self {
+            texts: Arena(String::with_capacity(other.texts.0.len())),
+            envelopes: Vec::with_capacity(other.envelopes.len()),
+            rows: Vec::with_capacity(other.rows.len()),
+            ..Self::default()
+        }
+    }
+
     /// How many rows it has.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -270,12 +281,17 @@ impl RawBatch {
             + self.rollups.len() * size_of::<BatchRollup>()
     }
 
-    pub(super) fn row(&self, row: &BatchRow) -> RawRow<'_> {
+    fn row(&self, row: &BatchRow) -> RawRow<'_> {
         let series = &self.series[row.series as usize];
+        self.row_of(self.texts.get(series.tenant), self.texts.get(series.meter), row)
+    }
+
+    /// The row of a series whose names are known.
+    pub(super) fn row_of<'a>(&'a self, tenant: &'a str, meter: &'a str, row: &BatchRow) -> RawRow<'a> {
         let envelope = &self.envelopes[row.envelope as usize];
         RawRow {
-            tenant: self.texts.get(series.tenant),
-            meter: self.texts.get(series.meter),
+            tenant,
+            meter,
             source: self.texts.get(row.source),
             id: self.texts.get(row.id),
             id_emitted: row.id_emitted,

@@ -8,6 +8,7 @@
 //! entry left below it. [`RawGatherer::take`] whenever it is full or a moment has
 //! passed; write that batch before the next one is written.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use odometer_schemas::accumulator::{Observation, unique_hash};
@@ -15,7 +16,7 @@ use odometer_schemas::commit::ExceptionsRow;
 use odometer_schemas::control::Control;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::digest::Hasher;
-use odometer_schemas::envelope::{RecordRef, Usage};
+use odometer_schemas::envelope::{RecordRef, Scope, Usage};
 use odometer_schemas::log::{LogEntry, Position};
 use odometer_schemas::meter::{Aggregation, Meter};
 use odometer_schemas::record::IdRef;
@@ -96,6 +97,8 @@ struct Scratch {
     sets: Vec<Text>,
     scopes: Vec<ScopeInfo>,
     slots: NumberMap<(u32, u32), usize>,
+    /// Where a meter of this name stands among the definitions, by index of the string.
+    meters: Vec<OnceCell<Option<usize>>>,
     /// Kept dimensions by index of the meter and of the dimensions.
     kept: NumberMap<(u32, u32), u32>,
     checksum: Vec<u8>,
@@ -103,6 +106,7 @@ struct Scratch {
 
 #[derive(Clone, Copy, Debug)]
 struct ScopeInfo {
+    names: Scope,
     series: u32,
     batch_series: u32,
     source: Text,
@@ -202,7 +206,8 @@ impl RawGatherer {
     /// # Errors
     /// As [`RawGatherer::feed`].
     pub fn take(&mut self) -> Result<Option<RawBatch>, GatherError> {
-        let mut batch = std::mem::take(&mut self.batch);
+        let next = RawBatch::with_room_of(&self.batch);
+        let mut batch = std::mem::replace(&mut self.batch, next);
         for (&partition, state) in &mut self.partitions {
             if state.next_offset <= state.from_offset {
                 continue;
@@ -309,18 +314,22 @@ impl Feed<'_, '_> {
         scratch.strings.resize(strings.len(), Text::ABSENT);
         scratch.sets.clear();
         scratch.sets.resize(usage.dimension_sets() + 1, Text::ABSENT);
+        scratch.meters.clear();
+        scratch.meters.resize(strings.len(), OnceCell::new());
         scratch.scopes.clear();
         scratch.slots.clear();
         scratch.kept.clear();
+        let meters = state.definitions.as_ref().map_or(&[][..], |definitions| &definitions.meters);
+        let place_of = |meter: &str| meters.binary_search_by(|known| known.name.as_str().cmp(meter)).ok();
         for scope in usage.scopes() {
             let (tenant, meter) = (strings[scope.tenant], strings[scope.meter]);
             let series = state.rollups.names.series(tenant, meter);
-            let meters = state.definitions.as_ref().map_or(&[][..], |definitions| &definitions.meters);
             scratch.scopes.push(ScopeInfo {
+                names: scope,
                 series,
                 batch_series: if writes { state.rollups.names.series_in(batch, series) } else { 0 },
                 source: if writes { placed(&mut scratch.strings, scope.source, strings, batch) } else { Text::ABSENT },
-                meter: meters.binary_search_by(|known| known.name.as_str().cmp(meter)).ok(),
+                meter: *scratch.meters[scope.meter].get_or_init(|| place_of(meter)),
             });
         }
     }
@@ -353,7 +362,9 @@ impl Feed<'_, '_> {
             time_given: record.time.is_some(),
             id_emitted: matches!(record.id, IdRef::Emitted(_)),
         };
-        row.row_hash = batch.row(&row).checksum(&self.hasher, &mut scratch.checksum);
+        // Read in the envelope: the batch has these two wherever they came first.
+        let (tenant, meter) = (strings[scope.names.tenant], strings[scope.names.meter]);
+        row.row_hash = batch.row_of(tenant, meter, &row).checksum(&self.hasher, &mut scratch.checksum);
         batch.rows.push(row);
     }
 

@@ -35,10 +35,11 @@ pub(super) trait Column {
 }
 
 impl Block {
-    /// An empty block of `rows` rows.
-    pub(super) fn new(rows: usize) -> Self {
+    /// An empty block of `rows` rows, which takes about as many bytes.
+    pub(super) fn new(rows: usize, bytes: usize) -> Self {
         // The number of columns is known in the end; up to 127 it takes one byte.
-        let mut body = vec![0];
+        let mut body = Vec::with_capacity(bytes);
+        body.push(0);
         put_length(&mut body, rows);
         Self { body, names: Vec::new(), rows }
     }
@@ -75,38 +76,39 @@ fn put_text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Values of one width, little-endian.
-pub(super) struct Numbers {
+/// Values of `N` bytes, little-endian.
+pub(super) struct Numbers<const N: usize> {
     data_type: &'static str,
     bytes: Vec<u8>,
-    values: usize,
 }
 
-impl Numbers {
-    pub(super) fn new(data_type: &'static str) -> Self {
-        Self { data_type, bytes: Vec::new(), values: 0 }
-    }
-
+impl Numbers<8> {
     /// Milliseconds, as exact as they come: the engine takes the stored form as it is.
-    pub(super) fn times() -> Self {
-        Self::new("DateTime64(3, 'UTC')")
-    }
-
-    /// Adds a value by its little-endian bytes, which fit the column's type.
-    #[inline]
-    pub(super) fn push<const N: usize>(&mut self, bytes: [u8; N]) {
-        self.bytes.extend_from_slice(&bytes);
-        self.values += 1;
+    pub(super) fn times(room: usize) -> Self {
+        Self::new("DateTime64(3, 'UTC')", room)
     }
 }
 
-impl Column for Numbers {
+impl<const N: usize> Numbers<N> {
+    /// None yet, with room for so many.
+    pub(super) fn new(data_type: &'static str, room: usize) -> Self {
+        Self { data_type, bytes: Vec::with_capacity(N * room) }
+    }
+
+    /// Adds a value by its little-endian bytes.
+    #[inline]
+    pub(super) fn push(&mut self, bytes: [u8; N]) {
+        self.bytes.extend_from_slice(&bytes);
+    }
+}
+
+impl<const N: usize> Column for Numbers<N> {
     fn data_type(&self) -> &str {
         self.data_type
     }
 
     fn len(&self) -> usize {
-        self.values
+        self.bytes.len() / N
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -122,6 +124,11 @@ pub(super) struct Strings {
 }
 
 impl Strings {
+    /// None yet, with room for so many bytes.
+    pub(super) fn new(room: usize) -> Self {
+        Self { bytes: Vec::with_capacity(room), values: 0 }
+    }
+
     #[inline]
     pub(super) fn push(&mut self, bytes: &[u8]) {
         put_text(&mut self.bytes, bytes);
@@ -158,18 +165,19 @@ const DICTIONARY_VERSION: u64 = 1;
 const DICTIONARY_FLAGS: u64 = 0x600;
 
 impl<'a> Dictionary<'a> {
-    pub(super) fn new() -> Self {
-        Self::of_type("LowCardinality(String)")
+    /// One without rows, with room for so many.
+    pub(super) fn new(room: usize) -> Self {
+        Self::of_type("LowCardinality(String)", room)
     }
 
     /// One that takes absent texts too.
-    pub(super) fn nullable() -> Self {
-        Self::of_type("LowCardinality(Nullable(String))")
+    pub(super) fn nullable(room: usize) -> Self {
+        Self::of_type("LowCardinality(Nullable(String))", room)
     }
 
-    fn of_type(data_type: &'static str) -> Self {
+    fn of_type(data_type: &'static str, room: usize) -> Self {
         // Number 0 stands for the type's default: empty or absent.
-        Self { data_type, numbers: HashMap::default(), texts: vec![""], rows: Vec::new(), last: None }
+        Self { data_type, numbers: HashMap::default(), texts: vec![""], rows: Vec::with_capacity(room), last: None }
     }
 
     #[inline]

@@ -8,9 +8,10 @@ use super::{BOOK, ClickHouseOptions};
 use crate::error::BookError;
 
 /// `MIGRATIONS[n]` brings the schema from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../../schemas/migrations/clickhouse/raw_1.sql"),
     include_str!("../../../../schemas/migrations/clickhouse/raw_2.sql"),
+    include_str!("../../../../schemas/migrations/clickhouse/raw_3.sql"),
 ];
 const ENGINE: &str = "ENGINE = ReplacingMergeTree";
 /// Where a table's replicas find each other: the same on every replica, and another

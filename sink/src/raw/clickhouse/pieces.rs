@@ -43,7 +43,9 @@ pub(super) fn records(batch: &RawBatch) -> Vec<NativeBlock> {
             current = months.iter().position(|(month, _)| month.contains(time)).unwrap_or(months.len());
         }
         if current == months.len() {
-            months.push((PeriodRule::CalendarMonth.period_of(time), Records::new()));
+            // Mostly there is but one.
+            let room = if months.is_empty() { batch.len() } else { 0 };
+            months.push((PeriodRule::CalendarMonth.period_of(time), Records::new(room)));
         }
         months[current].1.push(&row, hash);
     }
@@ -73,34 +75,40 @@ struct Records<'a> {
     texts: [Dictionary<'a>; 5],
     optional: [Dictionary<'a>; 3],
     id: Strings,
-    id_emitted: Numbers,
-    quantity: Numbers,
-    time: Numbers,
-    time_given: Numbers,
-    partition: Numbers,
-    offset: Numbers,
-    idx: Numbers,
-    envelope_records: Numbers,
-    append_time: Numbers,
-    row_hash: Numbers,
+    id_emitted: Numbers<1>,
+    quantity: Numbers<8>,
+    time: Numbers<8>,
+    time_given: Numbers<1>,
+    partition: Numbers<4>,
+    offset: Numbers<8>,
+    idx: Numbers<2>,
+    envelope_records: Numbers<2>,
+    append_time: Numbers<8>,
+    row_hash: Numbers<8>,
 }
 
+/// Bytes of a row in a block, roughly: its id, its numbers, and its places in dictionaries.
+/// Room for them is made at once, since growing moves megabytes.
+const ROW_BYTES: usize = ID_BYTES + 50 + 16;
+/// Bytes of an id with its length, roughly: a UUID, or what an emitter makes.
+const ID_BYTES: usize = 45;
+
 impl<'a> Records<'a> {
-    fn new() -> Self {
+    fn new(room: usize) -> Self {
         Self {
-            texts: std::array::from_fn(|_| Dictionary::new()),
-            optional: std::array::from_fn(|_| Dictionary::nullable()),
-            id: Strings::default(),
-            id_emitted: Numbers::new("Bool"),
-            quantity: Numbers::new("Int64"),
-            time: Numbers::times(),
-            time_given: Numbers::new("Bool"),
-            partition: Numbers::new("UInt32"),
-            offset: Numbers::new("UInt64"),
-            idx: Numbers::new("UInt16"),
-            envelope_records: Numbers::new("UInt16"),
-            append_time: Numbers::times(),
-            row_hash: Numbers::new("UInt64"),
+            texts: std::array::from_fn(|_| Dictionary::new(room)),
+            optional: std::array::from_fn(|_| Dictionary::nullable(room)),
+            id: Strings::new(ID_BYTES * room),
+            id_emitted: Numbers::new("Bool", room),
+            quantity: Numbers::new("Int64", room),
+            time: Numbers::times(room),
+            time_given: Numbers::new("Bool", room),
+            partition: Numbers::new("UInt32", room),
+            offset: Numbers::new("UInt64", room),
+            idx: Numbers::new("UInt16", room),
+            envelope_records: Numbers::new("UInt16", room),
+            append_time: Numbers::times(room),
+            row_hash: Numbers::new("UInt64", room),
         }
     }
 
@@ -125,7 +133,7 @@ impl<'a> Records<'a> {
     fn block(&self) -> NativeBlock {
         let [tenant, meter, source, dimensions, verdict] = &self.texts;
         let [subject, reservation, reason] = &self.optional;
-        Block::new(self.id.len())
+        Block::new(self.id.len(), ROW_BYTES * self.id.len())
             .column("tenant", tenant)
             .column("meter", meter)
             .column("source", source)
@@ -169,7 +177,7 @@ pub(super) fn rollups(batch: &RawBatch) -> (NativeBlock, Tallies) {
         *time = (*time).max(envelope.append_time_ms);
     }
     let mut tallies = Tallies::new();
-    let mut columns = Rollups::default();
+    let mut columns = Rollups::new(rows.len());
     // One that the batch's rows are known by, in any case.
     let (_, newest_of_all) = append_times(batch);
     for row in &rows {
@@ -183,32 +191,33 @@ pub(super) fn rollups(batch: &RawBatch) -> (NativeBlock, Tallies) {
 
 /// Columns of `usage_rollups`.
 struct Rollups<'a> {
-    window_start: Numbers,
+    window_start: Numbers<8>,
     texts: [Dictionary<'a>; 4],
-    partition: Numbers,
-    offsets: [Numbers; 2],
-    sums: [Numbers; 2],
-    records: Numbers,
+    partition: Numbers<4>,
+    offsets: [Numbers<8>; 2],
+    sums: [Numbers<16>; 2],
+    records: Numbers<8>,
     state: Strings,
-    append_time: Numbers,
+    append_time: Numbers<8>,
 }
 
-impl Default for Rollups<'_> {
-    fn default() -> Self {
-        Self {
-            window_start: Numbers::times(),
-            texts: std::array::from_fn(|_| Dictionary::new()),
-            partition: Numbers::new("UInt32"),
-            offsets: std::array::from_fn(|_| Numbers::new("UInt64")),
-            sums: std::array::from_fn(|_| Numbers::new("Int128")),
-            records: Numbers::new("UInt64"),
-            state: Strings::default(),
-            append_time: Numbers::times(),
-        }
-    }
-}
+/// Bytes of a rollup in a block without what its aggregation needs, roughly.
+const ROLLUP_BYTES: usize = 92;
 
 impl<'a> Rollups<'a> {
+    fn new(room: usize) -> Self {
+        Self {
+            window_start: Numbers::times(room),
+            texts: std::array::from_fn(|_| Dictionary::new(room)),
+            partition: Numbers::new("UInt32", room),
+            offsets: std::array::from_fn(|_| Numbers::new("UInt64", room)),
+            sums: std::array::from_fn(|_| Numbers::new("Int128", room)),
+            records: Numbers::new("UInt64", room),
+            state: Strings::default(),
+            append_time: Numbers::times(room),
+        }
+    }
+
     fn push(&mut self, row: &RollupRow<'a>, append_time_ms: i64) {
         self.window_start.push(row.window_start_ms.to_le_bytes());
         let texts = [row.tenant, row.meter, row.dimensions, row.aggregation.name()];
@@ -227,7 +236,7 @@ impl<'a> Rollups<'a> {
         let [tenant, meter, dimensions, aggregation] = &self.texts;
         let [range_start, last_offset] = &self.offsets;
         let [quantity, sum] = &self.sums;
-        Block::new(self.records.len())
+        Block::new(self.records.len(), ROLLUP_BYTES * self.records.len())
             .column("window_start", &self.window_start)
             .column("tenant", tenant)
             .column("meter", meter)
@@ -247,9 +256,10 @@ impl<'a> Rollups<'a> {
 
 /// The batch's undecodable entries as one block, and what the engine must hold.
 pub(super) fn rejected(batch: &RawBatch) -> (NativeBlock, Tallies) {
-    let (mut partition, mut offset) = (Numbers::new("UInt32"), Numbers::new("UInt64"));
-    let (mut append_time, mut reason, mut bytes) = (Numbers::times(), Dictionary::new(), Strings::default());
-    let mut tallies = Tallies::new();
+    let room = batch.rejected().len();
+    let (mut partition, mut offset) = (Numbers::new("UInt32", room), Numbers::new("UInt64", room));
+    let (mut append_time, mut reason) = (Numbers::times(room), Dictionary::new(room));
+    let (mut bytes, mut tallies) = (Strings::default(), Tallies::new());
     for entry in batch.rejected() {
         partition.push(entry.partition.to_le_bytes());
         offset.push(entry.offset.to_le_bytes());
@@ -258,7 +268,7 @@ pub(super) fn rejected(batch: &RawBatch) -> (NativeBlock, Tallies) {
         bytes.push(&entry.bytes);
         tallies.entry(entry.partition).or_default().add(ENGINE_HASHER.bytes64(&entry.bytes));
     }
-    let block = Block::new(batch.rejected().len())
+    let block = Block::new(room, 0)
         .column("partition", &partition)
         .column("offset", &offset)
         .column("append_time", &append_time)
@@ -270,10 +280,11 @@ pub(super) fn rejected(batch: &RawBatch) -> (NativeBlock, Tallies) {
 
 /// Where the cursors stand after the batch.
 pub(super) fn cursors(moves: &[CursorMove]) -> NativeBlock {
-    let (mut partition, mut next_offset) = (Numbers::new("UInt32"), Numbers::new("UInt64"));
+    let room = moves.len();
+    let (mut partition, mut next_offset) = (Numbers::new("UInt32", room), Numbers::new("UInt64", room));
     for cursor in moves {
         partition.push(cursor.partition.to_le_bytes());
         next_offset.push(cursor.next_offset.to_le_bytes());
     }
-    Block::new(moves.len()).column("partition", &partition).column("next_offset", &next_offset).finish()
+    Block::new(room, 0).column("partition", &partition).column("next_offset", &next_offset).finish()
 }
