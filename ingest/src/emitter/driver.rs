@@ -114,6 +114,7 @@ impl Driver {
         }
         let origin = self.origin;
         let envelope = batch.builder.seal(origin);
+        self.lane.give_back(batch.builder);
         self.origin.first_sequence += u64::from(batch.ticket.records);
         let number = self.sent_count;
         self.sent_count += 1;

@@ -32,6 +32,8 @@ struct State {
     full: VecDeque<Batch>,
     /// Envelopes with the driver, oldest first.
     sent: VecDeque<Arc<Completion>>,
+    /// One whose envelope was sealed: its tables have the size that this lane needs.
+    spare: Option<EnvelopeBuilder>,
     is_closed: bool,
 }
 
@@ -68,7 +70,8 @@ impl Lane {
         if state.open.as_mut().is_none_or(|batch| batch.builder.push(record).is_err()) {
             let outgrown = state.open.take();
             state.full.extend(outgrown);
-            state.open = Some(self.open_with(record));
+            let builder = state.spare.take().unwrap_or_default();
+            state.open = Some(self.open_with(builder, record));
             // One more full envelope, or a new time to wait for.
             self.news.notify_one();
         }
@@ -82,12 +85,16 @@ impl Lane {
         Ok(ack)
     }
 
-    fn open_with(&self, first: &Record) -> Batch {
-        let mut builder = EnvelopeBuilder::new();
+    fn open_with(&self, mut builder: EnvelopeBuilder, first: &Record) -> Batch {
         // The limits make room for at least four of the largest records.
         builder.push(first).expect("an empty envelope takes any valid record");
         let ticket = Ticket::new(self.partition, Arc::clone(&self.ledger));
         Batch { builder, ticket, opened_at: Instant::now() }
+    }
+
+    /// Takes back the empty builder of an envelope that was sealed.
+    pub(super) fn give_back(&self, builder: EnvelopeBuilder) {
+        self.state().spare = Some(builder);
     }
 
     /// What to do at `now`. An open envelope is taken once it has waited for `linger`.

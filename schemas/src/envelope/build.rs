@@ -1,17 +1,12 @@
 //! Records in, sealed envelopes out.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
-use foldhash::fast::RandomState;
-
 use super::frame::{self, FRAME_BYTES, Head, Kind, Origin};
+use super::lists::Lists;
 use super::wire::{CONFIG, WireId, WireRecord, WireScope, WireTables};
+use super::write::put_record;
 use crate::control::Control;
 use crate::limits::{DECODE_BYTES_MAX, ENVELOPE_BYTES_MAX, ENVELOPE_RECORDS_MAX};
 use crate::record::{IdRef, Record};
-
-type FastMap<K, V> = HashMap<K, V, RandomState>;
 
 /// The record does not fit into this envelope any more: seal it and start another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,12 +17,15 @@ pub struct EnvelopeFull;
 ///
 /// Call order: [`push`](Self::push) until it answers [`EnvelopeFull`] or enough time
 /// has passed, then [`seal`](Self::seal), which empties the builder for the next
-/// envelope.
+/// envelope and keeps its memory, a few MiB at most.
 #[derive(Debug, Default)]
 pub struct EnvelopeBuilder {
-    strings: Interner<String>,
-    scopes: Interner<WireScope>,
-    dimensions: Interner<Vec<(u16, u16)>>,
+    strings: Lists<u8>,
+    scopes: Lists<WireScope>,
+    dimensions: Lists<(u16, u16)>,
+    last: Last,
+    /// The dimensions that are being looked up.
+    pairs: Vec<(u16, u16)>,
     base_time_ms: Option<i64>,
     /// Encoded records; tables are encoded when sealing, since they come first.
     records: Vec<u8>,
@@ -35,6 +33,15 @@ pub struct EnvelopeBuilder {
     /// Upper bounds of the encoded tables and of what decoding them will claim.
     table_bytes: usize,
     decode_bytes: usize,
+}
+
+/// Numbers of what the last record had: neighbours often are of one event.
+#[derive(Debug, Default)]
+struct Last {
+    tenant: u16,
+    source: u16,
+    subject: u16,
+    dimensions: u16,
 }
 
 /// Bytes kept free for the lengths of the three tables and the base time.
@@ -98,14 +105,15 @@ impl EnvelopeBuilder {
 
     /// Adds a record that is known to fit.
     fn add(&mut self, record: &Record) {
-        let scope = WireScope {
-            tenant: self.string(&record.tenant),
-            source: self.string(&record.source),
-            meter: self.string(&record.meter),
-        };
-        let scope = self.scope(scope);
-        let subject = self.optional_string(record.subject.as_deref());
-        let reservation = self.optional_string(record.reservation.as_deref());
+        self.last.tenant = self.string_again(self.last.tenant, &record.tenant);
+        self.last.source = self.string_again(self.last.source, &record.source);
+        let meter = self.string(&record.meter);
+        let scope = self.scope(WireScope { tenant: self.last.tenant, source: self.last.source, meter });
+        let subject = record.subject.as_deref().map_or(0, |subject| {
+            self.last.subject = self.string_again(self.last.subject, subject);
+            self.last.subject + 1
+        });
+        let reservation = record.reservation.as_deref().map_or(0, |text| self.string(text) + 1);
         let dimensions = self.dimension_set(record);
         let time = record.time.map(|t| t.0 - *self.base_time_ms.get_or_insert(t.0));
         let id = match record.id.as_deref().map(IdRef::of_text) {
@@ -114,7 +122,7 @@ impl EnvelopeBuilder {
             Some(IdRef::Emitted(_)) | None => WireId::Emitted,
         };
         let wire = WireRecord { scope, id, quantity: record.quantity.0, time, subject, dimensions, reservation };
-        encode_into(&wire, &mut self.records);
+        put_record(&wire, &mut self.records);
         self.count += 1;
         self.decode_bytes += DECODE_RECORD_BYTES;
     }
@@ -125,23 +133,38 @@ impl EnvelopeBuilder {
     /// When nothing was gathered.
     pub fn seal(&mut self, origin: Origin) -> Vec<u8> {
         assert!(self.count > 0, "an envelope holds at least one record");
-        let strings = self.strings.in_order();
+        let text = |bytes| std::str::from_utf8(bytes).expect("only texts were added");
         let tables = WireTables {
-            strings: strings.iter().map(|s| s.as_str()).collect(),
-            scopes: self.scopes.in_order().into_iter().copied().collect(),
-            dimensions: self.dimensions.in_order().into_iter().cloned().collect(),
+            strings: self.strings.iter().map(text).collect(),
+            scopes: self.scopes.iter().flatten().copied().collect(),
+            dimensions: self.dimensions.iter().map(<[_]>::to_vec).collect(),
             base_time_ms: self.base_time_ms.unwrap_or(0),
         };
         let mut body = Vec::with_capacity(self.bytes());
         encode_into(&tables, &mut body);
         body.extend_from_slice(&self.records);
         let sealed = frame::seal(Head { kind: Kind::Usage, origin, count: self.count }, &body);
-        *self = Self::default();
+        self.clear();
         sealed
     }
 
+    fn clear(&mut self) {
+        self.strings.clear();
+        self.scopes.clear();
+        self.dimensions.clear();
+        self.records.clear();
+        self.last = Last::default();
+        self.base_time_ms = None;
+        (self.count, self.table_bytes, self.decode_bytes) = (0, 0, 0);
+    }
+
+    /// The number of a text that may well be number `last`.
+    fn string_again(&mut self, last: u16, text: &str) -> u16 {
+        if self.strings.get(last) == Some(text.as_bytes()) { last } else { self.string(text) }
+    }
+
     fn string(&mut self, text: &str) -> u16 {
-        let (index, new) = self.strings.index_of(text);
+        let (index, new) = self.strings.number_of(text.as_bytes());
         if new {
             self.table_bytes += text.len() + 3;
             self.decode_bytes += DECODE_ENTRY_BYTES + text.len();
@@ -149,12 +172,8 @@ impl EnvelopeBuilder {
         index
     }
 
-    fn optional_string(&mut self, text: Option<&str>) -> u16 {
-        text.map_or(0, |text| self.string(text) + 1)
-    }
-
     fn scope(&mut self, scope: WireScope) -> u16 {
-        let (index, new) = self.scopes.index_of(&scope);
+        let (index, new) = self.scopes.number_of(&[scope]);
         if new {
             self.table_bytes += 9;
             self.decode_bytes += DECODE_ENTRY_BYTES;
@@ -166,14 +185,34 @@ impl EnvelopeBuilder {
         if record.dimensions.is_empty() {
             return 0;
         }
-        let set: Vec<(u16, u16)> =
-            record.dimensions.iter().map(|(name, value)| (self.string(name), self.string(value))).collect();
-        let (index, new) = self.dimensions.index_of(set.as_slice());
-        if new {
-            self.table_bytes += 3 + 6 * set.len();
-            self.decode_bytes += DECODE_ENTRY_BYTES + 4 * set.len();
+        if !self.has_last_dimensions(record) {
+            self.last.dimensions = self.new_dimension_set(record);
         }
-        index + 1
+        self.last.dimensions + 1
+    }
+
+    fn has_last_dimensions(&self, record: &Record) -> bool {
+        let is = |number, text: &str| self.strings.get(number) == Some(text.as_bytes());
+        self.dimensions.get(self.last.dimensions).is_some_and(|last| {
+            last.len() == record.dimensions.len()
+                && last
+                    .iter()
+                    .zip(&record.dimensions)
+                    .all(|(pair, (name, value))| is(pair.0, name) && is(pair.1, value))
+        })
+    }
+
+    fn new_dimension_set(&mut self, record: &Record) -> u16 {
+        let mut pairs = std::mem::take(&mut self.pairs);
+        pairs.clear();
+        pairs.extend(record.dimensions.iter().map(|(name, value)| (self.string(name), self.string(value))));
+        let (index, new) = self.dimensions.number_of(&pairs);
+        if new {
+            self.table_bytes += 3 + 6 * pairs.len();
+            self.decode_bytes += DECODE_ENTRY_BYTES + 4 * pairs.len();
+        }
+        self.pairs = pairs;
+        index
     }
 }
 
@@ -213,40 +252,5 @@ impl Cost {
 
     fn plus(self, other: Self) -> Self {
         Self { wire_bytes: self.wire_bytes + other.wire_bytes, decode_bytes: self.decode_bytes + other.decode_bytes }
-    }
-}
-
-/// Numbers distinct values in order of their first appearance.
-#[derive(Debug)]
-struct Interner<T> {
-    numbers: FastMap<T, u16>,
-}
-
-impl<T> Default for Interner<T> {
-    fn default() -> Self {
-        Self { numbers: FastMap::default() }
-    }
-}
-
-impl<T: Eq + Hash> Interner<T> {
-    /// The number of `value`, and whether it is new.
-    fn index_of<Q>(&mut self, value: &Q) -> (u16, bool)
-    where
-        T: std::borrow::Borrow<Q>,
-        Q: Eq + Hash + ToOwned<Owned = T> + ?Sized,
-    {
-        if let Some(index) = self.numbers.get(value) {
-            return (*index, false);
-        }
-        // 512 records bring at most 512 * 38 strings, which fits 16 bits.
-        let index = u16::try_from(self.numbers.len()).expect("an envelope's tables fit 16 bits");
-        self.numbers.insert(value.to_owned(), index);
-        (index, true)
-    }
-
-    fn in_order(&self) -> Vec<&T> {
-        let mut entries: Vec<(&T, u16)> = self.numbers.iter().map(|(value, index)| (value, *index)).collect();
-        entries.sort_unstable_by_key(|(_, index)| *index);
-        entries.into_iter().map(|(value, _)| value).collect()
     }
 }

@@ -26,9 +26,11 @@
 mod build;
 mod decode;
 mod frame;
+mod lists;
 mod plain;
 mod read;
 mod wire;
+mod write;
 
 pub use build::{EnvelopeBuilder, EnvelopeFull, encode_control};
 pub use decode::{DecodeError, Decoded, RecordRef, Scope, Usage, decode};

@@ -3,20 +3,14 @@
 //! differential test holds it against bincode itself.
 
 use super::plain;
-use super::wire::{WireId, WireRecord, WireScope, WireTables};
+use super::wire::{
+    NUMBER_BYTES_MAX, SHORT_BYTES_MAX, U16_FOLLOWS, U32_FOLLOWS, U64_FOLLOWS, WireId, WireRecord, WireScope, WireTables,
+};
 use crate::limits::{DIMENSIONS_MAX, ENVELOPE_BYTES_MAX, ENVELOPE_RECORDS_MAX, ENVELOPE_STRINGS_MAX, SOURCE_BYTES_MAX};
-
-/// First bytes that announce a wider integer; smaller ones are the value itself.
-const U16_FOLLOWS: u8 = 251;
-const U32_FOLLOWS: u8 = 252;
-const U64_FOLLOWS: u8 = 253;
 
 /// Bytes that are looked at together. Nothing that is read at once is longer: the
 /// longest are an id's head with its UUID, and the numbers of a record after its id.
 const WINDOW: usize = 32;
-/// A number's bytes at most: what announces its width, and the number.
-const NUMBER_BYTES_MAX: usize = 1 + size_of::<u64>();
-const SHORT_BYTES_MAX: usize = 1 + size_of::<u16>();
 const UUID_BYTES: usize = 16;
 
 const _: () = assert!(SHORT_BYTES_MAX + NUMBER_BYTES_MAX + UUID_BYTES <= WINDOW);

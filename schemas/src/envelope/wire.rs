@@ -8,6 +8,14 @@ use crate::limits::DECODE_BYTES_MAX;
 pub(super) const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BYTES_MAX>> =
     config::standard().with_limit::<DECODE_BYTES_MAX>();
 
+/// First bytes that announce a wider integer; smaller ones are the value itself.
+pub(super) const U16_FOLLOWS: u8 = 251;
+pub(super) const U32_FOLLOWS: u8 = 252;
+pub(super) const U64_FOLLOWS: u8 = 253;
+/// A number's bytes at most: what announces its width, and the number.
+pub(super) const NUMBER_BYTES_MAX: usize = 1 + size_of::<u64>();
+pub(super) const SHORT_BYTES_MAX: usize = 1 + size_of::<u16>();
+
 /// An index into the string table plus one; zero is absence.
 pub(super) type OptionalString = u16;
 
