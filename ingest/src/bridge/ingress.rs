@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::log::LogError;
 use crate::log::kafka::KafkaOptions;
-use crate::log::kafka::client::{REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, native};
+use crate::log::kafka::client::{REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, native, unspun};
 use crate::log::kafka::closing::Closing;
 use crate::log::kafka::commit::commit_within;
 use crate::log::kafka::rebalances::{Rebalance, Rebalances};
@@ -73,7 +73,7 @@ impl Ingress {
 
     /// The next message, if one comes in time.
     pub(super) fn poll(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, LogError> {
-        match self.consumer.poll(timeout) {
+        match self.consumer.poll(unspun(timeout)) {
             None => Ok(None),
             Some(Ok(message)) => Ok(Some(message)),
             Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => Ok(None),

@@ -126,6 +126,18 @@ pub(crate) fn native(partition: u32) -> i32 {
     i32::try_from(partition).expect("partition counts are checked when the log is opened")
 }
 
+/// A wait as the client should be asked for it. It waits for whole milliseconds and spins
+/// through what is left of the last one, so nothing but the time it takes to come back
+/// may be left.
+pub(crate) fn unspun(wait: Duration) -> Duration {
+    const RETURN: Duration = Duration::from_micros(100);
+    if wait.is_zero() {
+        return wait;
+    }
+    let whole_ms = wait.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(whole_ms).unwrap_or(u64::MAX)) + RETURN
+}
+
 pub(crate) fn mismatch(what: String) -> LogError {
     LogError::Mismatch { what }
 }

@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, mismatch, native};
+use super::client::{KafkaOptions, REQUEST_TIMEOUT, failed, failed_with, is_passing, millis, mismatch, native, unspun};
 use super::closing::Closing;
 use super::commit::commit_within;
 use super::rebalances::{Rebalance, Rebalances};
@@ -130,7 +130,7 @@ impl Membership {
         loop {
             let left = timeout.saturating_sub(started.elapsed());
             // A message can only be one that was fetched before its partition was paused.
-            if let Some(Err(error)) = self.consumer.poll(left) {
+            if let Some(Err(error)) = self.consumer.poll(unspun(left)) {
                 check_trouble(error)?;
             }
             let events = self.take_rebalances()?;

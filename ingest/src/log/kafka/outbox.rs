@@ -18,7 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{Message, Statistics, Timestamp};
 use tokio::sync::oneshot;
 
-use super::client::{KafkaOptions, failed, failed_with, log_error, log_line, native};
+use super::client::{KafkaOptions, failed, failed_with, log_error, log_line, native, unspun};
 use crate::log::{AppendError, Appended, LogError, PendingAppend};
 
 /// Messages that may wait for the brokers: more than a second of full load, so that
@@ -39,8 +39,9 @@ const REQUEST_TIMEOUT_MS: &str = "10000";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(35);
 /// How long a broken producer may take to answer what it had.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the thread looks whether the producer has failed or the log was closed.
-const POLL: Duration = Duration::from_millis(20);
+/// How often the thread looks whether the producer has failed or the log was closed. Each
+/// look spins for up to a millisecond, so it is not oftener than closing has patience for.
+const POLL: Duration = Duration::from_millis(50);
 
 const _: () = assert!(CLOSE_TIMEOUT.as_millis() > DELIVERY_TIMEOUT.as_millis());
 
@@ -258,7 +259,7 @@ impl Outbox {
     /// Runs on the outbox's own thread until it is closed.
     fn serve(&self) {
         while let Some(producer) = self.current() {
-            producer.poll(POLL);
+            producer.poll(unspun(POLL));
             if let Some((code, reason)) = producer.client().fatal_error() {
                 self.replace(&producer, &format!("{code}: {reason}"));
             }
@@ -324,7 +325,7 @@ fn purge(producer: &Deliveries) {
     let started = Instant::now();
     while producer.in_flight_count() > 0 && started.elapsed() < PURGE_TIMEOUT {
         producer.purge(PurgeConfig::default().queue().inflight());
-        producer.poll(POLL);
+        producer.poll(unspun(POLL));
     }
 }
 

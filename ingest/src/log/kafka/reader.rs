@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 
-use super::client::{KafkaOptions, Quiet, REQUEST_TIMEOUT, failed, failed_with, is_passing, mismatch, native};
+use super::client::{KafkaOptions, Quiet, REQUEST_TIMEOUT, failed, failed_with, is_passing, mismatch, native, unspun};
 use super::closing::Closing;
 use super::slot::Slot;
 use crate::log::{Bounds, LogError, LogReader};
@@ -156,7 +156,7 @@ impl KafkaReader {
 
     /// Takes one event; whether there was one.
     fn poll(&mut self, timeout: Duration) -> bool {
-        let event = match self.consumer.poll(timeout) {
+        let event = match self.consumer.poll(unspun(timeout)) {
             None => return false,
             Some(Ok(message)) => Event::Entry(entry(&message)),
             Some(Err(KafkaError::PartitionEOF(partition))) => Event::End(partition),
