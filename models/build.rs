@@ -121,7 +121,7 @@ fn adapted(text: &str, name: &str) -> String {
         .replace("const FIRST_BITS: u32 = 10;", "const FIRST_BITS: u32 = 3;")
         // One line, so that any two names want the same places.
         .replace("const PLACES_MIN: usize = 1 << 10;", "const PLACES_MIN: usize = LINE;")
-        .replace("const BOUNDS_FIRST: usize = 256;", "const BOUNDS_FIRST: usize = 1;")
+        .replace("const BOUNDS_FIRST: usize = 255;", "const BOUNDS_FIRST: usize = 1;")
         .replace("crate::", &format!("crate::{name}::"))
         .replace("use dashmap::", "use crate::map::")
 }

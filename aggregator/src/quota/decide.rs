@@ -9,7 +9,7 @@ use odometer_schemas::quota::{
 };
 use odometer_schemas::time::TimeMs;
 
-use super::account::{Gate, Policy};
+use super::account::{Counter, Gate, Policy};
 use super::hold::{Hold, HoldState, Layers};
 use super::ledger::{Ledger, Phase};
 use super::live::{Asked, LiveQuota, hold_key};
@@ -55,7 +55,7 @@ impl LiveQuota {
     #[inline]
     #[must_use]
     pub fn may_use(&self, tenant: &str, meter: &str, amount: i64, now: TimeMs) -> Option<Decision> {
-        self.shared.shortcut((tenant, meter), now, |shortcut| shortcut.check(amount))
+        self.shared.shortcut((tenant, meter), now, move |shortcut| shortcut.check(amount))
     }
 
     /// As [`may_use`](Self::may_use) of several (tenant, meter, amount), one for each; in
@@ -72,7 +72,7 @@ impl LiveQuota {
     fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome> {
         let [item] = check.items.as_slice() else { return None };
         let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
-        let look = |shortcut: &Shortcut<'_>| single((shortcut.gate(), shortcut.word()), amount, false);
+        let look = move |shortcut: &Shortcut<'_>| single(shortcut.gate(), shortcut.counter(), amount, false);
         self.shared.shortcut((&check.who.tenant, &item.meter), now, look)
     }
 
@@ -95,7 +95,7 @@ impl LiveQuota {
             Entry::Vacant(vacant) => vacant,
         };
         let mut decided = match asked.as_slice() {
-            [only] => single((&only.gate, only.gate.counter.word()), only.amount, true),
+            [only] => single(&only.gate, (&only.gate.counter, only.gate.counter.word()), only.amount, true),
             several => outcome(several, &look(&account.several, several, true), true),
         };
         if decided.decision == Decision::Deny {
@@ -251,7 +251,7 @@ impl LiveQuota {
 
 /// Asks the one word of a gate, without any lock.
 #[inline]
-fn single((gate, word): (&Gate, &Word), amount: i64, take: bool) -> Outcome {
+fn single(gate: &Gate, (counter, word): (&Counter, &Word), amount: i64, take: bool) -> Outcome {
     let hard_limit = gate.policy.hard_limit;
     let asked = if take { word.admit(amount, hard_limit) } else { word.check(amount, hard_limit) };
     let (decision, held) = match asked {
@@ -259,7 +259,7 @@ fn single((gate, word): (&Gate, &Word), amount: i64, take: bool) -> Outcome {
         Err(full) => (Decision::Deny, full.held),
     };
     let violated = if decision == Decision::Deny { vec![gate.policy.name.to_string()] } else { Vec::new() };
-    Outcome { violated, ..answered(decision, vec![limit_state(gate, held)]) }
+    Outcome { violated, ..answered(decision, vec![limit_state(gate, counter.used(), held)]) }
 }
 
 fn look(several: &super::sync::Mutex<()>, asked: &[Asked], take: bool) -> Seen {
@@ -284,7 +284,8 @@ fn outcome(asked: &[Asked], seen: &Seen, took: bool) -> Outcome {
     let violated = wholes().filter(|(whole, policy)| !seen.fits && *whole > policy.hard_limit);
     let violated = violated.map(|(_, policy)| policy.name.to_string()).collect();
     let held = |(asked, held): (&Asked, &i64)| {
-        limit_state(&asked.gate, if took && seen.fits { held + asked.amount } else { *held })
+        let gate = &asked.gate;
+        limit_state(gate, gate.counter.used(), if took && seen.fits { held + asked.amount } else { *held })
     };
     Outcome { violated, ..answered(decision, asked.iter().zip(&seen.held).map(held).collect()) }
 }
@@ -298,9 +299,8 @@ fn granted(policy: &Policy, whole: i64) -> Decision {
     if policy.limit.is_some_and(|limit| whole > limit) { Decision::Grace } else { Decision::Allow }
 }
 
-fn limit_state(gate: &Gate, held: i64) -> LimitState {
+fn limit_state(gate: &Gate, used: i64, held: i64) -> LimitState {
     let policy = &gate.policy;
-    let used = gate.counter.used();
     LimitState {
         policy: policy.name.to_string(),
         scope: policy.scope,
@@ -341,7 +341,10 @@ fn has_room(state: &HoldState, now: TimeMs) -> Result<(), QuotaError> {
 
 /// How a reservation stands, where nothing is asked of it.
 fn standing_of(state: &HoldState, asked: &[Asked]) -> Outcome {
-    let limits: Vec<_> = asked.iter().map(|asked| limit_state(&asked.gate, asked.gate.counter.word().held())).collect();
+    let limits: Vec<_> = asked
+        .iter()
+        .map(|asked| limit_state(&asked.gate, asked.gate.counter.used(), asked.gate.counter.word().held()))
+        .collect();
     let over = limits.iter().any(|state| state.limit.is_some_and(|limit| state.used + state.reserved > limit));
     let decision = if over { Decision::Grace } else { Decision::Allow };
     Outcome { expires_at: state.ledger.ends_ms().map(TimeMs), ..answered(decision, limits) }

@@ -226,11 +226,13 @@ impl Shared {
         &self,
         (tenant, meter): (&str, &str),
         now: TimeMs,
-        look: impl Fn(&Shortcut<'_>) -> T,
+        look: impl Fn(&Shortcut<'_>) -> T + Copy,
     ) -> Option<T> {
         let key = self.shortcuts.key(tenant, meter);
-        let seen = self.shortcuts.find(key, now, &look);
-        seen.or_else(|| self.look_the_long_way((key, tenant, meter), now, look))
+        match self.shortcuts.find(key, now, look) {
+            Some(seen) => Some(seen),
+            None => self.look_the_long_way((key, tenant, meter), now, look),
+        }
     }
 
     #[cold]

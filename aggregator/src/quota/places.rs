@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use odometer_schemas::quota::Decision;
 use odometer_schemas::time::{Interval, TimeMs};
 
-use super::account::Gate;
+use super::account::{Counter, Gate};
 use super::blocks::{Blocks, number_of};
 use super::sync::{AtomicI64, AtomicU64, Mutex, Ordering, PoisonError};
 use super::word::Word;
@@ -31,7 +31,7 @@ const PLACES_EACH: usize = 2;
 const LINE: usize = 4;
 /// Plans and periods of one partition are hardly ever more; the tenants whose bounds come
 /// after them, by terms of their own, are looked up the slower way.
-const BOUNDS_FIRST: usize = 256;
+const BOUNDS_FIRST: usize = 255;
 /// Lines that are looked at for one key; hardly any needs a second.
 const WINDOW: usize = 4;
 /// A table that cannot grow is cleared of what is over at most this often.
@@ -65,6 +65,15 @@ struct Line {
 }
 
 const _: () = assert!(size_of::<Line>() == 64, "four places are one cache line");
+
+/// Which word, and which bounds: from the lowest bit on 32 of the word's number, 24 of
+/// that of the bounds, and 8 of where among the first the bounds are, so that one shift
+/// finds them.
+#[derive(Clone, Copy, Debug)]
+struct What(u64);
+
+const _: () = assert!(PLACES_MAX <= 1 << 24, "there are no more bounds than places");
+const _: () = assert!(BOUNDS_FIRST < 1 << 8, "one of what eight bits can say is none of the first");
 
 /// Where a place keeps what is not read on the way; one line, for those who need it after
 /// all.
@@ -105,7 +114,8 @@ pub(super) struct Key {
 #[repr(align(64))]
 pub(super) struct Bounds {
     start_ms: AtomicI64,
-    end_ms: AtomicI64,
+    /// From the start to the end.
+    length_ms: AtomicU64,
     /// The policy's; the largest number for none.
     limit: AtomicI64,
     hard_limit: AtomicI64,
@@ -116,11 +126,12 @@ pub(super) struct Bounds {
 /// Bounds by number, each once. No more than places, because a place is taken first.
 #[derive(Debug)]
 struct BoundsTable {
-    /// Nearly always all of them.
-    first: [Bounds; BOUNDS_FIRST],
+    /// Nearly always all of them. The last is never filled, and stands for those that are
+    /// elsewhere.
+    first: [Bounds; BOUNDS_FIRST + 1],
     more: Blocks<Bounds>,
     /// By period, limit and hard limit.
-    numbers: Mutex<HashMap<[i64; 4], u32>>,
+    numbers: Mutex<HashMap<[i64; 4], usize>>,
 }
 
 /// What a shortcut is made of, and what keeps its word its owner's.
@@ -129,6 +140,8 @@ pub(super) struct Kept {
     key: Key,
     period: Interval,
     gate: Arc<Gate>,
+    /// That of the gate, which is fetched at the same time.
+    counter: Counter,
 }
 
 /// What a question of one item needs.
@@ -151,7 +164,9 @@ impl Key {
 impl Bounds {
     #[inline]
     fn hold_at(&self, now: TimeMs) -> bool {
-        (self.start_ms.load(Ordering::Relaxed)..self.end_ms.load(Ordering::Relaxed)).contains(&now.0)
+        // Whatever is before the start is beyond every end, too.
+        let since_start_ms = now.0.wrapping_sub(self.start_ms.load(Ordering::Relaxed)).cast_unsigned();
+        since_start_ms < self.length_ms.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -164,14 +179,15 @@ impl Bounds {
         self.freely.store(limit.min(hard_limit), Ordering::Relaxed);
         self.hard_limit.store(hard_limit, Ordering::Relaxed);
         self.start_ms.store(start_ms, Ordering::Relaxed);
-        self.end_ms.store(end_ms, Ordering::Relaxed);
+        let length_ms = end_ms.saturating_sub(start_ms).max(0).cast_unsigned();
+        self.length_ms.store(length_ms, Ordering::Relaxed);
     }
 }
 
 impl Kept {
     /// The shortcut to a gate in a `period`.
     pub(super) fn new(key: Key, gate: &Arc<Gate>, period: Interval) -> Self {
-        Self { key, period, gate: Arc::clone(gate) }
+        Self { key, period, gate: Arc::clone(gate), counter: gate.counter.clone() }
     }
 
     /// Period, limit and hard limit.
@@ -188,18 +204,26 @@ impl Kept {
 
 impl Shortcut<'_> {
     /// Whose word it is.
+    #[inline]
     pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.kept().gate
+    }
+
+    /// The gate's counter and word, both at hand before the gate is.
+    #[inline]
+    pub(super) fn counter(&self) -> (&Counter, &Word) {
+        let counter = &self.kept().counter;
         match self {
-            Self::Found { place: (table, at), .. } => &table.kept[*at].0.get().expect("what is found is kept").gate,
-            Self::New(kept) => &kept.gate,
+            Self::Found { word, .. } => (counter, word),
+            Self::New(_) => (counter, counter.word()),
         }
     }
 
-    /// The word, at hand before the gate is.
-    pub(super) fn word(&self) -> &Word {
+    #[inline]
+    fn kept(&self) -> &Kept {
         match self {
-            Self::Found { word, .. } => word,
-            Self::New(kept) => kept.gate.counter.word(),
+            Self::Found { place: (table, at), .. } => table.kept[*at].0.get().expect("what is found is kept"),
+            Self::New(kept) => kept,
         }
     }
 
@@ -214,7 +238,7 @@ impl Shortcut<'_> {
                     Err(_) => decide(word, amount, bounds.limits()),
                 }
             }
-            Self::New(kept) => decide(kept.gate.counter.word(), amount, kept.limits()),
+            Self::New(kept) => decide(kept.counter.word(), amount, kept.limits()),
         }
     }
 }
@@ -234,30 +258,51 @@ impl BoundsTable {
         Self { first: std::array::from_fn(|_| Bounds::default()), more: Blocks::default(), numbers: Mutex::default() }
     }
 
+    /// Those that a place says, or what never holds.
     #[inline]
-    fn first(&self, number: u32) -> Option<&Bounds> {
-        self.first.get(number as usize)
+    fn first(&self, what: What) -> &Bounds {
+        &self.first[what.first()]
     }
 
-    fn get(&self, number: u32) -> Option<&Bounds> {
-        self.first(number).or_else(|| self.more.get(number - BOUNDS_FIRST as u32))
+    fn get(&self, what: What) -> Option<&Bounds> {
+        match what.bounds() {
+            nth if nth < BOUNDS_FIRST => Some(&self.first[nth]),
+            nth => self.more.get(number_of((nth - BOUNDS_FIRST) as u32)),
+        }
     }
 
     /// The number of bounds that stand here from now on.
-    fn number(&self, bounds: [i64; 4]) -> u32 {
+    fn number(&self, bounds: [i64; 4]) -> usize {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = numbers.len();
-        *numbers.entry(bounds).or_insert_with(|| match self.first.get(nth) {
-            Some(first) => {
-                first.set(bounds);
-                nth as u32
+        *numbers.entry(bounds).or_insert_with(|| {
+            match nth < BOUNDS_FIRST {
+                true => self.first[nth].set(bounds),
+                false => self.more.make(number_of((nth - BOUNDS_FIRST) as u32), Bounds::default).set(bounds),
             }
-            None => {
-                let number = number_of((nth - BOUNDS_FIRST) as u32);
-                self.more.make(number, Bounds::default).set(bounds);
-                number + BOUNDS_FIRST as u32
-            }
+            nth
         })
+    }
+}
+
+impl What {
+    fn new(word: u32, bounds: usize) -> Self {
+        let first = bounds.min(BOUNDS_FIRST) as u64;
+        Self(first << 56 | (bounds as u64) << 32 | u64::from(word))
+    }
+
+    #[inline]
+    fn word(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    fn first(self) -> usize {
+        (self.0 >> 56) as usize
+    }
+
+    fn bounds(self) -> usize {
+        (self.0 >> 32) as usize & ((1 << 24) - 1)
     }
 }
 
@@ -273,9 +318,9 @@ impl Line {
 
     /// What a place says, if it has this check.
     #[inline]
-    fn what(&self, at: usize, check: u64) -> Option<u64> {
+    fn what(&self, at: usize, check: u64) -> Option<What> {
         let has_check = self.checks[at].load(Ordering::Acquire) == check;
-        has_check.then(|| self.what[at].load(Ordering::Relaxed))
+        has_check.then(|| What(self.what[at].load(Ordering::Relaxed)))
     }
 
     #[inline]
@@ -309,10 +354,8 @@ impl Table {
         let number = self.line(key, 0);
         let line = &self.lines[number];
         let at = line.place_of(key.check);
-        let first = line.what(at, key.check).and_then(|what| {
-            let bounds = self.bounds.first((what >> 32) as u32)?;
-            self.shortcut(number * LINE + at, (what as u32, bounds), now)
-        });
+        let first = line.what(at, key.check);
+        let first = first.and_then(|what| self.shortcut(number * LINE + at, what, (self.bounds.first(what), now)));
         match first {
             Some(shortcut) => Some(look(&shortcut)),
             None => self.find_in_all(key, now, look),
@@ -328,7 +371,7 @@ impl Table {
             let line = &self.lines[number];
             let at = |at| {
                 let what = line.what(at, key.check)?;
-                self.shortcut(number * LINE + at, (what as u32, self.bounds.get((what >> 32) as u32)?), now)
+                self.shortcut(number * LINE + at, what, (self.bounds.get(what)?, now))
             };
             if let Some(found) = (0..LINE).find_map(at) {
                 return Some(look(&found));
@@ -342,8 +385,8 @@ impl Table {
 
     /// What a place says, if that holds at `now`.
     #[inline]
-    fn shortcut<'a>(&'a self, place: usize, (word, bounds): (u32, &'a Bounds), now: TimeMs) -> Option<Shortcut<'a>> {
-        let found = || Shortcut::Found { word: self.words.of(word), bounds, place: (self, place) };
+    fn shortcut<'a>(&'a self, place: usize, what: What, (bounds, now): (&'a Bounds, TimeMs)) -> Option<Shortcut<'a>> {
+        let found = || Shortcut::Found { word: self.words.of(what.word()), bounds, place: (self, place) };
         bounds.hold_at(now).then(found)
     }
 
@@ -356,7 +399,7 @@ impl Table {
     /// Leaves a shortcut where it will be found.
     pub(super) fn leave(&self, mut kept: Kept) {
         let Kept { key, period, .. } = kept;
-        let word = kept.gate.counter.own_word();
+        let word = kept.counter.own_word();
         // Its number would be another's here.
         if !word.is_of(&self.words) {
             return;
@@ -378,7 +421,7 @@ impl Table {
     /// Shows a place to decisions; only for whoever filled it.
     fn publish(&self, place: usize, key: Key, (word, bounds): (u32, [i64; 4])) {
         let (line, at) = (&self.lines[place / LINE], place % LINE);
-        let what = u64::from(self.bounds.number(bounds)) << 32 | u64::from(word);
+        let What(what) = What::new(word, self.bounds.number(bounds));
         line.what[at].store(what, Ordering::Relaxed);
         line.checks[at].store(key.check, Ordering::Release);
         self.filled.places.fetch_add(1, Ordering::Relaxed);

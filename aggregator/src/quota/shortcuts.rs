@@ -60,63 +60,75 @@ struct Newest {
 /// What keys are made by: no tenant can choose a name that gets another's key.
 #[derive(Debug)]
 struct Keys {
-    names: Seed,
-    tenant: Seed,
-    ends: [u64; 2],
+    tenant: [Seed; 2],
+    meter: SharedSeed,
 }
 
+/// Of one hash of names.
 #[derive(Debug)]
 struct Seed {
-    start: u64,
-    shared: SharedSeed,
+    ends: [u64; 2],
+    others: SharedSeed,
 }
 
 impl Seed {
-    fn hasher(&self) -> FoldHasher<'_> {
-        FoldHasher::with_seed(self.start, &self.shared)
+    fn random() -> Self {
+        Self { ends: [random(), random()], others: SharedSeed::from_u64(random()) }
+    }
+
+    /// The hash of a name that its two ends and its length say.
+    #[inline]
+    fn of_ends(&self, first: u64, last: u64, length: usize) -> u64 {
+        let product = u128::from(first ^ self.ends[0].rotate_right(length as u32)) * u128::from(last ^ self.ends[1]);
+        product as u64 ^ (product >> 64) as u64
+    }
+
+    fn of_others(&self, name: &str) -> u64 {
+        hash(self.ends[0], &self.others, name)
     }
 }
 
 impl Keys {
     fn random() -> Self {
-        let random = || RandomState::new().hash_one(0);
-        let seed = || Seed { start: random(), shared: SharedSeed::from_u64(random()) };
-        Self { names: seed(), tenant: seed(), ends: [random(), random()] }
+        Self { tenant: [Seed::random(), Seed::random()], meter: SharedSeed::from_u64(random()) }
     }
 
-    /// A hash of the tenant alone, and one of both.
+    /// Two hashes of a tenant that know nothing of each other: tenants that are the same
+    /// to one are not to the other.
     #[inline]
-    fn names(&self, tenant: &str, meter: &str) -> (u64, u64) {
-        let mut hasher = self.names.hasher();
-        hasher.write(tenant.as_bytes());
-        let of_tenant = hasher.finish();
-        hasher.write(meter.as_bytes());
-        (of_tenant, hasher.finish())
-    }
-
-    /// Another hash of the tenant, which knows nothing of the first: tenants that are the
-    /// same to one are not to the other.
-    #[inline]
-    fn tenant(&self, tenant: &str) -> u64 {
+    fn of_tenant(&self, tenant: &str) -> (u64, u64) {
         let bytes = tenant.as_bytes();
         match (bytes.first_chunk(), bytes.last_chunk()) {
-            // Its two ends and its length say all of it.
             (Some(first), Some(last)) if bytes.len() <= 16 => {
-                let first = u64::from_le_bytes(*first) ^ self.ends[0].rotate_right(bytes.len() as u32);
-                let last = u64::from_le_bytes(*last) ^ self.ends[1];
-                let product = u128::from(first) * u128::from(last);
-                product as u64 ^ (product >> 64) as u64
+                let (first, last) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+                let of_ends = |seed: &Seed| seed.of_ends(first, last, bytes.len());
+                (of_ends(&self.tenant[0]), of_ends(&self.tenant[1]))
             }
-            _ => self.long_or_short(bytes),
+            _ => self.of_long_or_short(tenant),
         }
     }
 
     #[inline(never)]
-    fn long_or_short(&self, tenant: &[u8]) -> u64 {
-        let mut hasher = self.tenant.hasher();
-        hasher.write(tenant);
-        hasher.finish()
+    fn of_long_or_short(&self, tenant: &str) -> (u64, u64) {
+        (self.tenant[0].of_others(tenant), self.tenant[1].of_others(tenant))
     }
+
+    /// The first of a tenant's hashes and a meter.
+    #[inline]
+    fn of_both(&self, of_tenant: u64, meter: &str) -> u64 {
+        hash(of_tenant, &self.meter, meter)
+    }
+}
+
+#[inline]
+fn hash(start: u64, seed: &SharedSeed, name: &str) -> u64 {
+    let mut hasher = FoldHasher::with_seed(start, seed);
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 impl Shortcuts {
@@ -137,9 +149,10 @@ impl Shortcuts {
     /// a shortcut is made of.
     #[inline]
     pub(super) fn key(&self, tenant: &str, meter: &str) -> Key {
-        let (of_tenant, of_both) = self.keys.names(tenant, meter);
+        let (of_tenant, other) = self.keys.of_tenant(tenant);
+        let of_both = self.keys.of_both(of_tenant, meter);
         let changes = u64::from(self.changes_of(of_tenant).load(Ordering::Acquire));
-        Key::new(self.keys.tenant(tenant) ^ of_both.rotate_left(32), of_both.wrapping_add(changes))
+        Key::new(other ^ of_both.rotate_left(32), of_both.wrapping_add(changes))
     }
 
     /// Runs `look` on the shortcut, if it is found and holds at `now`.
@@ -172,7 +185,7 @@ impl Shortcuts {
     /// A tenant's terms have changed: once this returns, no shortcut says what was
     /// before.
     pub(super) fn void_tenant(&self, tenant: &str) {
-        let (of_tenant, _) = self.keys.names(tenant, "");
+        let (of_tenant, _) = self.keys.of_tenant(tenant);
         self.changes_of(of_tenant).fetch_add(1, Ordering::AcqRel);
     }
 
@@ -263,15 +276,19 @@ mod tests {
         (words, shortcuts, cell)
     }
 
-    fn gate(cell: &Arc<Counted>) -> Arc<Gate> {
-        let plan = Plan { name: "p".into(), limits: vec![Limit::usage("m", Some(1))], is_default: true };
+    fn gate(cell: &Arc<Counted>, limit: i64) -> Arc<Gate> {
+        let plan = Plan { name: "p".into(), limits: vec![Limit::usage("m", Some(limit))], is_default: true };
         let policy = Arc::clone(Terms::of_plan(Some(&plan)).policies().next().unwrap());
         Arc::new(Gate { policy, counter: Counter::Total(Arc::clone(cell)), period: Some(PERIOD) })
     }
 
     fn leave(shortcuts: &Shortcuts, number: usize, cell: &Arc<Counted>) {
+        leave_limited(shortcuts, number, &gate(cell, 1));
+    }
+
+    fn leave_limited(shortcuts: &Shortcuts, number: usize, gate: &Arc<Gate>) {
         let key = shortcuts.key(&format!("t{number}"), "m");
-        shortcuts.leave(Kept::new(key, &gate(cell), PERIOD), 0);
+        shortcuts.leave(Kept::new(key, gate, PERIOD), 0);
     }
 
     fn finds(shortcuts: &Shortcuts, number: usize, now: TimeMs) -> bool {
@@ -324,6 +341,19 @@ mod tests {
         assert_eq!(says(PERIOD.start), None);
         shortcuts.tend(1, PERIOD.start);
         assert_eq!(words.own().number(), number, "nobody can ask for it any more");
+    }
+
+    #[test]
+    fn of_more_bounds_than_come_first_each_is_found() {
+        let (_words, shortcuts, cell) = site();
+        (1..=400).for_each(|limit| leave_limited(&shortcuts, limit, &gate(&cell, limit as i64)));
+        for limit in 1..=400 {
+            let key = shortcuts.key(&format!("t{limit}"), "m");
+            let says = |amount| shortcuts.find(key, PERIOD.start, |shortcut| shortcut.check(amount));
+            let told = [limit as i64, 2 * limit as i64].map(says);
+            assert_eq!(told, [Some(Decision::Allow), Some(Decision::Deny)], "{limit}");
+            assert!(!finds(&shortcuts, limit, TimeMs(-1)) && !finds(&shortcuts, limit, PERIOD.end));
+        }
     }
 
     #[test]
