@@ -28,11 +28,13 @@ mod decode;
 mod frame;
 mod plain;
 mod read;
+mod sheet;
 mod wire;
 
 pub use build::{EnvelopeBuilder, EnvelopeFull, encode_control};
 pub use decode::{DecodeError, Decoded, RecordRef, Scope, Usage, decode};
 pub use frame::{FRAME_BYTES, FRAME_VERSION, Origin};
+pub use sheet::{QuotaSheet, encode_operation};
 
 #[cfg(test)]
 mod tests;
