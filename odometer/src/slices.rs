@@ -1,29 +1,41 @@
-//! Asks the system for other time slices than the usual ones. A thread that answers has
-//! little to do each time: with short slices it is let in soon after it is woken, instead
-//! of after the slice of whoever computes. A thread that works on what has gathered
-//! behind the log has long ones, so that whoever is woken meanwhile is let in before it.
-//! Each thread's share of the processor stays what it was, so none falls behind for it.
+//! Shares the processor in small pieces. A thread that answers has little to do each
+//! time: with short time slices it is let in soon after it is woken. But Linux looks at
+//! slices at the timer's tick only, which may be 4 ms away, so that nobody who waits is
+//! let in before whoever computes pauses: a thread that works on what has gathered behind
+//! the log lets others in itself, every tenth of a millisecond. Each thread's share of the
+//! processor stays what it was, so none falls behind for it.
 //!
 //! Linux takes the slice of an ordinary thread from `sched_runtime` of
 //! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); it needs no
 //! privilege. Older kernels ignore it, other systems are not asked.
 
-/// Shortest slice that Linux grants: about what a lane needs for all that is ready.
+use std::time::{Duration, Instant};
+
+/// Shortest slice that Linux grants: about what a lane needs for all that is ready. And
+/// how long a thread works on what has gathered, before it lets others in.
 const SHORT_NS: u64 = 100_000;
-/// Longer than the slice of whoever asks for none, 2.8 ms at most. Only a thread with a
-/// shorter slice takes the processor at once from whoever has it; others wait for the
-/// timer's next tick, some milliseconds.
-const LONG_NS: u64 = 5_000_000;
 
 /// Shortens the slices of the calling thread, where the system can.
 pub(crate) fn shorten() {
     ask(SHORT_NS);
 }
 
-/// Lengthens the slices of the calling thread, where the system can. Not for one that
-/// yields, which gives up what is left of a slice.
-pub(crate) fn lengthen() {
-    ask(LONG_NS);
+/// How long the calling thread has had the processor, as far as it knows.
+#[derive(Debug)]
+pub(crate) struct Turn(Instant);
+
+impl Turn {
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Lets others in once a slice is over; to be called between small pieces of work.
+    pub(crate) fn give_way(&mut self) {
+        if self.0.elapsed() >= Duration::from_nanos(SHORT_NS) {
+            std::thread::yield_now();
+            *self = Self::begin();
+        }
+    }
 }
 
 fn ask(slice_ns: u64) {

@@ -194,8 +194,8 @@ impl Desk {
         Ok(answer(outcome, request, (now, lag_ms)))
     }
 
-    /// Decides and hands over what the log must be told; for a strict question also
-    /// where to hear that it was.
+    /// Decides and hands over what the log must be told; for a strict question, or while
+    /// the log is behind, also where to hear that it was.
     fn decide_and_write(
         &self,
         (partition, epoch): (u32, u64),
@@ -207,10 +207,11 @@ impl Desk {
         let place = self.scribe.place(partition)?;
         let _in_order = self.turn_of(reservation_of(request));
         let mut outcome = ask(quota, request, now)?;
+        let waits = is_strict(request) || self.scribe.is_behind(partition, now);
         let written = match outcome.operation.take() {
-            Some(operation) if is_strict(request) => Some(place.write_and_tell(epoch, operation)),
+            Some(operation) if waits => Some(place.write_and_tell(epoch, &operation)),
             Some(operation) => {
-                place.write(epoch, operation);
+                place.write(epoch, &operation);
                 None
             }
             None => None,
@@ -275,6 +276,9 @@ impl QuotaService for Desk {
         let progress = self.progress.of(partition);
         let epoch = self.epoch_here(partition)?;
         let (now, lag_ms) = (now(), progress.lag_ms());
+        if is_durable(request) && self.scribe.is_behind(partition, now) {
+            return None;
+        }
         self.cells.with_quota(partition, |quota| {
             let outcome = if is_durable(request) {
                 self.decide_and_write((partition, epoch), quota, request, now)?.0

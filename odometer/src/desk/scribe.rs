@@ -1,17 +1,17 @@
-//! Writes decisions into the log: operations go in, one queue per partition; envelopes
-//! of what has gathered come out, one on its way at a time, so that their order is that
-//! of the decisions. An envelope that may have arrived is sent again: the log's side
-//! takes each operation once.
+//! Writes decisions into the log: operations go in, written down at once by whoever
+//! decided; envelopes of what has gathered come out, one on its way at a time, so that
+//! their order is that of the decisions. An envelope that may have arrived is sent again:
+//! the log's side takes each operation once.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use odometer_ingest::log::{AppendError, Appended, LogAppender};
-use odometer_schemas::control::Control;
-use odometer_schemas::envelope::{Origin, encode_control};
-use odometer_schemas::limits::ENVELOPE_BYTES_MAX;
-use odometer_schemas::quota::{Action, HeldItem, QuotaError, QuotaOperation};
-use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
+use odometer_schemas::envelope::{QuotaSheet, encode_operation};
+use odometer_schemas::quota::{QuotaError, QuotaOperation};
+use odometer_schemas::time::TimeMs;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -22,11 +22,12 @@ use tokio::time::timeout;
 const QUEUE_OPERATIONS: usize = 8_192;
 /// Most operations of one envelope; its bytes bound it too.
 const ENVELOPE_OPERATIONS_MAX: usize = 512;
-/// Bytes of operations in one envelope: leaves room for the frame.
-const ENVELOPE_OPERATION_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - 1024;
 /// How long operations that nobody waits for gather: far within the 5 ms in which the
 /// log has them, and long enough that their envelopes, and who reads them, are few.
 const GATHER: Duration = Duration::from_millis(1);
+/// Age of an operation that the log has not got at which it is behind: what gathers and
+/// is committed takes a few milliseconds, and some ten where everything is busy.
+const BEHIND_MS: i64 = 50;
 /// How long an envelope that the log does not take is offered again.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Pause before it is offered again.
@@ -37,28 +38,45 @@ pub(super) type Written = oneshot::Receiver<Result<Appended, AppendError>>;
 
 /// The queues of all partitions, and the tasks that empty them.
 pub(super) struct Scribe {
-    queues: Vec<Queue>,
+    queues: Vec<Arc<Queue>>,
     tasks: JoinSet<()>,
 }
 
+/// What waits in front of one partition.
+#[derive(Default)]
 struct Queue {
-    entries: Sender<Entry>,
+    /// Operations that wait, and places for those that may come.
+    places: AtomicUsize,
+    /// When the oldest operation was decided that the log has not got, Unix milliseconds;
+    /// zero where it has all. Changes under the lock.
+    oldest_ms: AtomicI64,
+    gathered: Mutex<Gathered>,
+    /// Something waits where nothing did, or nothing more will come.
+    begun: Notify,
     /// Somebody waits for an operation.
-    waiting: Arc<Notify>,
+    waiting: Notify,
+}
+
+#[derive(Default)]
+struct Gathered {
+    /// In their order; only the last one takes more.
+    pages: Vec<Page>,
+    /// When the first of them was decided.
+    began_ms: i64,
+    is_closing: bool,
+}
+
+/// What becomes one envelope.
+struct Page {
+    sheet: QuotaSheet,
+    /// Those who wait for one of its operations.
+    tell: Vec<oneshot::Sender<Result<Appended, AppendError>>>,
 }
 
 /// A place in a partition's queue, taken before anything is decided.
 pub(super) struct Place<'a> {
-    permit: Permit<'a, Entry>,
-    waiting: &'a Notify,
-}
-
-struct Entry {
-    /// Of the node that decided.
-    epoch: u64,
-    operation: QuotaOperation,
-    /// None where nobody waits.
-    written: Option<oneshot::Sender<Result<Appended, AppendError>>>,
+    queue: &'a Queue,
+    is_used: bool,
 }
 
 impl Scribe {
@@ -67,9 +85,9 @@ impl Scribe {
         let mut tasks = JoinSet::new();
         let queues = (0..log.partitions())
             .map(|partition| {
-                let ((entries, inbox), waiting) = (channel(QUEUE_OPERATIONS), Arc::default());
-                tasks.spawn(write_all(partition, Arc::clone(log), (inbox, Arc::clone(&waiting))));
-                Queue { entries, waiting }
+                let queue = Arc::<Queue>::default();
+                tasks.spawn(write_all(partition, Arc::clone(log), Arc::clone(&queue)));
+                queue
             })
             .collect();
         Self { queues, tasks }
@@ -77,85 +95,158 @@ impl Scribe {
 
     /// A place in the queue of `partition`, now.
     pub(super) fn place(&self, partition: u32) -> Result<Place<'_>, QuotaError> {
-        let Queue { entries, waiting } = &self.queues[partition as usize];
-        let full = |_| QuotaError::Unavailable { why: "the log is behind with decisions".to_owned() };
-        entries.try_reserve().map(|permit| Place { permit, waiting }).map_err(full)
+        let queue = &*self.queues[partition as usize];
+        let is_full = queue.places.fetch_add(1, Ordering::Relaxed) >= QUEUE_OPERATIONS;
+        // Given back where it is dropped.
+        let place = Place { queue, is_used: false };
+        if is_full {
+            return Err(QuotaError::Unavailable { why: "the log is behind with decisions".to_owned() });
+        }
+        Ok(place)
+    }
+
+    /// Whether the log is behind with decisions about `partition`: who is answered without
+    /// waiting for it then would make more of what a crash forgets.
+    pub(super) fn is_behind(&self, partition: u32, now: TimeMs) -> bool {
+        let oldest_ms = self.queues[partition as usize].oldest_ms.load(Ordering::Relaxed);
+        oldest_ms != 0 && now.0.saturating_sub(oldest_ms) > BEHIND_MS
     }
 
     /// Operations that wait in all queues.
     pub(super) fn queued(&self) -> usize {
-        self.queues.iter().map(|queue| queue.entries.max_capacity() - queue.entries.capacity()).sum()
+        self.queues.iter().map(|queue| queue.places.load(Ordering::Relaxed)).sum()
     }
 
     /// Writes what waits, and ends.
     pub(super) async fn finish(mut self) {
-        self.queues.clear();
+        for queue in &self.queues {
+            queue.lock().is_closing = true;
+            queue.begun.notify_one();
+            queue.waiting.notify_one();
+        }
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            self.queue.places.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Place<'_> {
     /// Hands an operation over that nobody waits for.
-    pub(super) fn write(self, epoch: u64, operation: QuotaOperation) {
-        self.permit.send(Entry { epoch, operation, written: None });
+    pub(super) fn write(self, epoch: u64, operation: &QuotaOperation) {
+        self.put(epoch, operation, None);
     }
 
     /// Hands an operation over and tells where it went.
-    pub(super) fn write_and_tell(self, epoch: u64, operation: QuotaOperation) -> Written {
+    pub(super) fn write_and_tell(self, epoch: u64, operation: &QuotaOperation) -> Written {
         let (tell, written) = oneshot::channel();
-        self.permit.send(Entry { epoch, operation, written: Some(tell) });
-        self.waiting.notify_one();
+        let queue = self.queue;
+        self.put(epoch, operation, Some(tell));
+        queue.waiting.notify_one();
         written
     }
-}
 
-async fn write_all(partition: u32, log: Arc<dyn LogAppender>, (mut inbox, waiting): (Receiver<Entry>, Arc<Notify>)) {
-    let mut gathered = Vec::new();
-    while inbox.recv_many(&mut gathered, ENVELOPE_OPERATIONS_MAX).await > 0 {
-        if gathered.iter().all(|entry| entry.written.is_none()) {
-            // Meanwhile nobody who decides has to wake this task.
-            let _ = timeout(GATHER, waiting.notified()).await;
-            let room = ENVELOPE_OPERATIONS_MAX - gathered.len();
-            gathered.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(room));
+    fn put(
+        mut self,
+        epoch: u64,
+        operation: &QuotaOperation,
+        tell: Option<oneshot::Sender<Result<Appended, AppendError>>>,
+    ) {
+        thread_local! {
+            static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        while !gathered.is_empty() {
-            let rest = gathered.split_off(fitting(&gathered));
-            write_one(partition, log.as_ref(), std::mem::replace(&mut gathered, rest)).await;
+        self.is_used = true;
+        let is_first = BYTES.with_borrow_mut(|bytes| {
+            bytes.clear();
+            // Not under the lock: whoever decides beside this one waits for as little as can be.
+            encode_operation(operation, bytes);
+            let mut gathered = self.queue.lock();
+            let is_first = gathered.put(epoch, bytes, tell);
+            if is_first {
+                gathered.began_ms = operation.at_ms;
+                self.queue.note_oldest(&gathered, false);
+            }
+            is_first
+        });
+        // Until the task takes what is there, nobody else has to wake it.
+        if is_first {
+            self.queue.begun.notify_one();
         }
     }
 }
 
-/// How many of the first entries go into one envelope: of one epoch, within its bytes,
-/// at least one.
-fn fitting(entries: &[Entry]) -> usize {
-    let epoch = entries[0].epoch;
-    let mut bytes = 0;
-    let fits = entries.iter().take_while(|entry| {
-        bytes += bytes_of(&entry.operation);
-        entry.epoch == epoch && bytes <= ENVELOPE_OPERATION_BYTES_MAX
-    });
-    fits.count().max(1)
+impl Queue {
+    /// Whole at every step.
+    fn lock(&self) -> MutexGuard<'_, Gathered> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes since when the log is without an operation; `is_written`: it has all that was
+    /// taken.
+    fn note_oldest(&self, gathered: &Gathered, is_written: bool) {
+        let began_ms = if gathered.pages.is_empty() { 0 } else { gathered.began_ms };
+        if is_written || self.oldest_ms.load(Ordering::Relaxed) == 0 {
+            self.oldest_ms.store(began_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes all that waits, and whether more may come.
+    fn take(&self) -> (Vec<Page>, bool) {
+        let mut gathered = self.lock();
+        let (pages, may_come) = (std::mem::take(&mut gathered.pages), !gathered.is_closing);
+        drop(gathered);
+        let operations = pages.iter().map(|page| page.sheet.operations()).sum();
+        self.places.fetch_sub(operations, Ordering::Relaxed);
+        (pages, may_come)
+    }
 }
 
-/// An upper bound of what an operation takes in an envelope.
-fn bytes_of(operation: &QuotaOperation) -> usize {
-    /// Numbers, lengths and tags of an operation or an item, all as long as can be.
-    const FIXED: usize = 96;
-    let items = |items: &[HeldItem]| items.iter().map(|item| item.meter.len() + FIXED).sum::<usize>();
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let action = match &operation.action {
-        Action::Reserve { subject, key, items: held, .. } => text(subject) + text(key) + items(held),
-        Action::Extend { add: held, .. } | Action::Commit { items: held, .. } => items(held),
-        Action::Release { .. } => 0,
-    };
-    operation.tenant.len() + operation.id.len() + action + FIXED
+impl Gathered {
+    /// Adds an operation; whether it is the first.
+    fn put(
+        &mut self,
+        epoch: u64,
+        operation: &[u8],
+        tell: Option<oneshot::Sender<Result<Appended, AppendError>>>,
+    ) -> bool {
+        let takes_it = |page: &Page| {
+            let Page { sheet, .. } = page;
+            sheet.epoch() == epoch && sheet.operations() < ENVELOPE_OPERATIONS_MAX && sheet.has_room(operation.len())
+        };
+        let is_first = self.pages.is_empty();
+        if !self.pages.last().is_some_and(takes_it) {
+            self.pages.push(Page { sheet: QuotaSheet::new(epoch), tell: Vec::new() });
+        }
+        if let Some(page) = self.pages.last_mut() {
+            page.sheet.push(operation);
+            page.tell.extend(tell);
+        }
+        is_first
+    }
 }
 
-async fn write_one(partition: u32, log: &dyn LogAppender, entries: Vec<Entry>) {
-    let epoch = entries[0].epoch;
-    let (operations, tell): (Vec<_>, Vec<_>) =
-        entries.into_iter().map(|entry| (entry.operation, entry.written)).unzip();
-    let envelope = encode_control(&Control::Quota { epoch, operations }, Origin::default());
+async fn write_all(partition: u32, log: Arc<dyn LogAppender>, queue: Arc<Queue>) {
+    let mut may_come = true;
+    while may_come {
+        queue.begun.notified().await;
+        // Ends at once where somebody waits.
+        let _ = timeout(GATHER, queue.waiting.notified()).await;
+        let pages;
+        (pages, may_come) = queue.take();
+        for page in pages {
+            write_one(partition, log.as_ref(), page).await;
+        }
+        queue.note_oldest(&queue.lock(), true);
+    }
+}
+
+async fn write_one(partition: u32, log: &dyn LogAppender, page: Page) {
+    let envelope = page.sheet.seal();
     let deadline = Instant::now() + WRITE_MAX;
     let written = loop {
         match log.append(partition, envelope.clone()).wait().await {
@@ -166,8 +257,151 @@ async fn write_one(partition: u32, log: &dyn LogAppender, entries: Vec<Entry>) {
     if let Err(error) = &written {
         tracing::warn!("decisions of partition {partition} did not get into the log: {error}");
     }
-    for waiting in tell.into_iter().flatten() {
+    for waiting in page.tell {
         // Whoever does not wait any more asks again with the same id.
         let _ = waiting.send(written.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use odometer_ingest::log::PendingAppend;
+    use odometer_schemas::control::Control;
+    use odometer_schemas::envelope::{Decoded, decode};
+    use odometer_schemas::quota::Action;
+
+    use super::*;
+
+    /// Keeps what it is given: epochs, and the numbers of the operations.
+    #[derive(Default)]
+    struct Log(Mutex<Vec<(u64, Vec<u64>)>>);
+
+    impl LogAppender for Log {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn append(&self, _partition: u32, envelope: Vec<u8>) -> PendingAppend {
+            let Ok(Decoded::Control(control)) = decode(&envelope) else { panic!("no control record") };
+            let Control::Quota { epoch, operations } = *control else { panic!("{control:?}") };
+            let numbers = operations.iter().map(|operation| match operation.action {
+                Action::Release { op } => op,
+                ref other => panic!("{other:?}"),
+            });
+            let mut kept = self.0.lock().unwrap();
+            kept.push((epoch, numbers.collect()));
+            PendingAppend::ready(Ok(Appended { offset: kept.len() as u64, append_time: TimeMs(0) }))
+        }
+    }
+
+    /// Answers when it is told to.
+    #[derive(Default)]
+    struct Slow(Mutex<Vec<oneshot::Sender<Result<Appended, AppendError>>>>);
+
+    impl LogAppender for Slow {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn append(&self, _partition: u32, _envelope: Vec<u8>) -> PendingAppend {
+            let (answer, pending) = PendingAppend::channel();
+            self.0.lock().unwrap().push(answer);
+            pending
+        }
+    }
+
+    impl Slow {
+        /// Takes what it was given, once it was.
+        async fn take(&self) {
+            loop {
+                if let Some(answer) = self.0.lock().unwrap().pop() {
+                    return answer.send(Ok(Appended { offset: 0, append_time: TimeMs(0) })).unwrap();
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_is_behind_until_it_has_what_was_decided_long_ago() {
+        let log = Arc::<Slow>::default();
+        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>));
+        let write = |at_ms| scribe.place(0).unwrap().write(1, &QuotaOperation { at_ms, ..operation(7) });
+        let is_behind = |at_ms| scribe.is_behind(0, TimeMs(at_ms));
+        assert!(!is_behind(i64::MAX), "nothing was decided yet");
+        write(1_000);
+        write(1_010);
+        assert_eq!([1_000, 1_000 + BEHIND_MS, 1_001 + BEHIND_MS].map(is_behind), [false, false, true]);
+        while log.0.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        write(2_000);
+        assert!(is_behind(2_000), "the first ones are on their way only");
+        log.take().await;
+        while is_behind(2_000) {
+            tokio::task::yield_now().await;
+        }
+        assert!(is_behind(2_001 + BEHIND_MS), "one is left");
+        log.take().await;
+        scribe.finish().await;
+    }
+
+    fn operation(op: u64) -> QuotaOperation {
+        QuotaOperation { tenant: "t".into(), id: "r".into(), at_ms: 0, action: Action::Release { op } }
+    }
+
+    fn start() -> (Arc<Log>, Scribe) {
+        let log = Arc::<Log>::default();
+        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>));
+        (log, scribe)
+    }
+
+    #[tokio::test]
+    async fn operations_come_into_the_log_in_their_order_and_by_epoch() {
+        let (log, scribe) = start();
+        let operations = ENVELOPE_OPERATIONS_MAX as u64 * 2 + 7;
+        for op in 0..operations {
+            scribe.place(0).unwrap().write(1 + op / 600, &operation(op));
+        }
+        scribe.finish().await;
+        let kept = log.0.lock().unwrap();
+        assert_eq!(
+            kept.iter().flat_map(|(_, numbers)| numbers).copied().collect::<Vec<_>>(),
+            (0..operations).collect::<Vec<_>>()
+        );
+        for (epoch, numbers) in &*kept {
+            assert!(numbers.iter().all(|op| 1 + op / 600 == *epoch), "one epoch an envelope");
+            assert!(numbers.len() <= ENVELOPE_OPERATIONS_MAX);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_where_its_operation_went() {
+        let (_log, scribe) = start();
+        for offset in 1..4 {
+            scribe.place(0).unwrap().write(1, &operation(7));
+            let written = scribe.place(0).unwrap().write_and_tell(1, &operation(8)).await.unwrap();
+            assert_eq!(written.map(|appended| appended.offset), Ok(offset));
+        }
+        scribe.finish().await;
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_no_more_until_it_is_written() {
+        let (log, scribe) = start();
+        // Nothing else runs on this thread meanwhile.
+        let mut places: Vec<_> = (0..QUEUE_OPERATIONS).map(|_| scribe.place(0).unwrap()).collect();
+        assert!(scribe.place(0).is_err() && scribe.place(0).is_err());
+        drop(places.split_off(1));
+        assert_eq!(scribe.queued(), 1);
+        places.remove(0).write(1, &operation(7));
+        drop(places);
+        assert_eq!(scribe.queued(), 1, "a place that was used is taken until it is written");
+        for op in 1..QUEUE_OPERATIONS as u64 {
+            scribe.place(0).unwrap().write(1, &operation(op));
+        }
+        assert!(scribe.place(0).is_err());
+        scribe.finish().await;
+        assert_eq!(log.0.lock().unwrap().iter().map(|(_, numbers)| numbers.len()).sum::<usize>(), QUEUE_OPERATIONS);
     }
 }

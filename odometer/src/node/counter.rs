@@ -23,6 +23,7 @@ use super::footing::{Change, log_may_recover};
 use super::progress::{PartitionProgress, Progress, StageName, Standing, with_causes};
 use super::recover::{Owned, Recovery};
 use super::takeover::Takeover;
+use crate::slices::Turn;
 
 mod pacing;
 
@@ -266,7 +267,12 @@ impl Counter {
         let progress = self.progress.of(partition);
         let before = owned.processor.next_offset();
         let entries = self.log.read(partition, before, READ_BYTES_MAX)?;
-        match entries.iter().try_for_each(|entry| owned.handle(entry)) {
+        let mut turn = Turn::begin();
+        let handled = entries.iter().try_for_each(|entry| {
+            turn.give_way();
+            owned.handle(entry)
+        });
+        match handled {
             Ok(()) => progress.moved(StageName::Count),
             Err(refusal) => progress.stuck(StageName::Count, refusal.to_string()),
         }
@@ -364,6 +370,8 @@ impl Counter {
         {
             if let Some(owned) = self.state.owned.get_mut(&partition) {
                 rows += owned.processor.pending_rows();
+                // A partition takes some milliseconds.
+                std::thread::yield_now();
                 gather(&mut batch, partition, owned, snapshot);
             }
         }

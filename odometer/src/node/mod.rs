@@ -50,7 +50,6 @@ use self::raw::{Gathering, RawWriter};
 use self::recover::{Recoverer, Recovery};
 use crate::alerts::{self, Courier};
 use crate::config::Config;
-use crate::slices;
 
 /// How often a node that starts looks whether it has recovered.
 const RECOVERED_POLL: Duration = Duration::from_millis(2);
@@ -265,10 +264,7 @@ impl Parts<'_> {
             draining: Arc::clone(&draining),
             state: Counting::default(),
         };
-        spawn("counter", progress, draining, || {
-            slices::lengthen();
-            counter.run();
-        })
+        spawn("counter", progress, draining, || counter.run())
     }
 
     fn recoverer(&self, assignment: &Arc<Assignment>) -> anyhow::Result<Recoverer> {
@@ -308,10 +304,7 @@ impl Parts<'_> {
             partitions: BTreeSet::new(),
             news: Vec::new(),
         };
-        spawn("raw", progress, draining, || {
-            slices::lengthen();
-            writer.run();
-        })
+        spawn("raw", progress, draining, || writer.run())
     }
 
     fn start_alerts(&self) -> anyhow::Result<Vec<Thread>> {
@@ -330,11 +323,7 @@ impl Parts<'_> {
         let Some(housekeeping) = self.footing.housekeeping()? else { return Ok(None) };
         let (stopping, progress) = (Arc::new(AtomicBool::new(false)), Arc::clone(self.progress));
         let stop = Arc::clone(&stopping);
-        spawn("housekeeping", self.progress, stopping, move || {
-            slices::lengthen();
-            housekeeping.run(&progress, &stop);
-        })
-        .map(Some)
+        spawn("housekeeping", self.progress, stopping, move || housekeeping.run(&progress, &stop)).map(Some)
     }
 }
 

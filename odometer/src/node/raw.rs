@@ -21,6 +21,7 @@ use super::backoff::Backoff;
 use super::footing::{Change, Ownership, log_may_recover};
 use super::pen::{Pen, Stroke};
 use super::progress::{Progress, StageName, with_causes};
+use crate::slices::Turn;
 
 /// Log bytes read from one partition at once.
 const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -254,7 +255,9 @@ impl RawWriter {
                 continue;
             };
             let exceptions = self.totals.exceptions(partition, from..last + 1)?;
+            let mut turn = Turn::begin();
             for entry in &entries {
+                turn.give_way();
                 let found = exceptions.binary_search_by_key(&entry.offset, |row| row.offset);
                 gatherer.feed(entry, found.ok().map(|at| &exceptions[at]))?;
             }

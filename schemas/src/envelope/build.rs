@@ -227,7 +227,7 @@ pub fn encode_control(control: &Control, origin: Origin) -> Vec<u8> {
     frame::seal(Head { kind: Kind::Control, origin, count: 1 }, &body)
 }
 
-fn encode_into<T: bincode::Encode>(value: &T, out: &mut Vec<u8>) {
+pub(super) fn encode_into<T: bincode::Encode>(value: &T, out: &mut Vec<u8>) {
     bincode::encode_into_std_write(value, out, CONFIG).expect("writing to memory cannot fail");
 }
 

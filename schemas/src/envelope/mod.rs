@@ -29,12 +29,14 @@ mod frame;
 mod lists;
 mod plain;
 mod read;
+mod sheet;
 mod wire;
 mod write;
 
 pub use build::{EnvelopeBuilder, EnvelopeFull, encode_control};
 pub use decode::{DecodeError, Decoded, RecordRef, Scope, Usage, decode};
 pub use frame::{FRAME_BYTES, FRAME_VERSION, Origin};
+pub use sheet::{QuotaSheet, encode_operation};
 
 #[cfg(test)]
 mod tests;
