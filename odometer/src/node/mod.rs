@@ -302,6 +302,7 @@ impl Parts<'_> {
             gathering: Gathering { rows_max: config.raw.gather_rows_max, every: config.raw.gather_interval },
             draining: Arc::clone(&draining),
             partitions: BTreeSet::new(),
+            turn: 0,
             news: Vec::new(),
         };
         spawn("raw", progress, draining, || writer.run())

@@ -53,6 +53,9 @@ pub(crate) struct RawWriter {
     pub(crate) draining: Arc<AtomicBool>,
     /// What it writes.
     pub(crate) partitions: BTreeSet<u32>,
+    /// Where the next round begins: a batch that is full must not leave the same
+    /// partitions behind each time, and rows of one batch should be of one time.
+    pub(crate) turn: u32,
     /// Changes that were heard of and not taken up yet.
     pub(crate) news: Vec<Change>,
 }
@@ -236,10 +239,15 @@ impl RawWriter {
     /// Feeds a stretch of every partition; whether there was anything to feed.
     fn round(&mut self, gatherer: &mut RawGatherer, upstream: &BTreeMap<u32, u64>) -> Result<bool, RawError> {
         let mut any = false;
-        for partition in self.partitions.iter().copied() {
+        let in_turn = self.partitions.range(self.turn..).chain(self.partitions.range(..self.turn));
+        for partition in in_turn.copied().collect::<Vec<u32>>() {
+            if gatherer.is_full() {
+                self.turn = partition;
+                break;
+            }
             let until = upstream.get(&partition).copied().unwrap_or(0);
             let from = gatherer.next_offset(partition).unwrap_or(until);
-            if from >= until || gatherer.is_full() {
+            if from >= until {
                 continue;
             }
             let mut entries = self.log.read(partition, from, READ_BYTES_MAX)?;
