@@ -17,7 +17,7 @@ pub struct EnvelopeFull;
 ///
 /// Call order: [`push`](Self::push) until it answers [`EnvelopeFull`] or enough time
 /// has passed, then [`seal`](Self::seal), which empties the builder for the next
-/// envelope and keeps its memory, a few MiB at most.
+/// envelope and keeps its memory: less than a MiB, since no envelope is larger than 64 KiB.
 #[derive(Debug, Default)]
 pub struct EnvelopeBuilder {
     strings: Lists<u8>,

@@ -249,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_leaves_less_than_a_millisecond_and_is_no_shorter() {
+        let waits = [1, 999, 1_000, 1_001, 20_000, 1_234_567].map(Duration::from_micros);
+        for wait in waits.into_iter().chain([Duration::from_nanos(1), Duration::MAX]) {
+            let asked = unspun(wait);
+            assert_eq!(asked.subsec_nanos() % 1_000_000, 100_000, "{wait:?}: {asked:?}");
+            assert!(asked > wait || wait == Duration::MAX, "{wait:?}: {asked:?}");
+        }
+        assert_eq!(unspun(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
     fn properties_override_defaults_but_not_guarantees() {
         let config = options(&[("linger.ms", "50")]).config(&[("linger.ms", "5")], &[("acks", "all")]).unwrap();
         assert_eq!((config.get("linger.ms"), config.get("acks")), (Some("50"), Some("all")));
