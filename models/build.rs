@@ -15,7 +15,7 @@ use faults::{FAULTS, Fault, Tree};
 /// What the admission word and decisions over several words are made of.
 const WORDS: [&str; 2] = ["quota/word.rs", "quota/several.rs"];
 /// What the life of a reservation is made of besides.
-const LIFE: [&str; 20] = [
+const LIFE: [&str; 21] = [
     "quota/account.rs",
     "quota/alarm.rs",
     "quota/blocks.rs",
@@ -25,6 +25,7 @@ const LIFE: [&str; 20] = [
     "quota/early.rs",
     "quota/entitlements.rs",
     "quota/hold.rs",
+    "quota/holds.rs",
     "quota/ledger.rs",
     "quota/live.rs",
     "quota/mod.rs",

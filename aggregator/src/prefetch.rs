@@ -1,5 +1,9 @@
 //! Asks the processor to fetch a cache line before it is needed.
 
+/// What comes from memory at once.
+#[cfg(target_arch = "x86_64")]
+const LINE_BYTES: usize = 64;
+
 /// Hints that `slice[index]` will be read soon. Out of range is no hint.
 #[inline]
 #[expect(unsafe_code, reason = "the intrinsic is unsafe; the pointer comes from a live reference")]
@@ -14,4 +18,21 @@ pub(crate) fn prefetch<T>(slice: &[T], index: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (slice, index);
+}
+
+/// Hints that all of `item` will be read soon.
+#[inline]
+#[expect(unsafe_code, reason = "the intrinsic is unsafe; the pointer stays within a live reference")]
+pub(crate) fn prefetch_whole<T>(item: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
+        // SAFETY: a prefetch reads nothing and faults never; the address is within a live
+        // reference.
+        unsafe {
+            let line = std::ptr::from_ref(item).cast::<i8>().add(offset);
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = item;
 }

@@ -336,6 +336,12 @@ impl Processor {
 
     /// What changed since the last call, absolute values; `None` when nothing did.
     pub fn poll_commit(&mut self) -> Option<PartitionCommit> {
+        self.poll_commit_in_pieces(|| {})
+    }
+
+    /// The same in pieces that are short, of what is stored in many bytes; `between` is
+    /// called between them.
+    pub fn poll_commit_in_pieces(&mut self, between: impl FnMut()) -> Option<PartitionCommit> {
         if self.next_offset == self.committed_offset {
             return None;
         }
@@ -352,7 +358,7 @@ impl Processor {
             exceptions: std::mem::take(&mut self.exceptions),
             rules: rules_changed.then(|| self.rules.to_bytes()),
             definitions: std::mem::take(&mut self.definitions),
-            quota: self.quota.take_dirty(),
+            quota: self.quota.take_dirty(between),
             alerts: self.quota.take_alerts(),
         };
         if rules_changed {

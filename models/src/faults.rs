@@ -69,6 +69,7 @@ const BOOK: &str = "quota/book.rs";
 const DECIDE: &str = "quota/decide.rs";
 const LEDGER: &str = "quota/ledger.rs";
 const LIVE: &str = "quota/live.rs";
+const HOLDS: &str = "quota/holds.rs";
 const SHORTCUTS: &str = "quota/shortcuts.rs";
 const PLACES: &str = "quota/places.rs";
 const WORDS: &str = "quota/words.rs";
@@ -118,10 +119,12 @@ const COMMIT_UNDER_LOCK: [&str; 2] = [
     "let late = state.is_over;\n        drop(state);\n        let mut state = hold.lock();",
 ];
 const FOUND_OR_PUT: [&str; 2] = [
-    "vacant.insert(Arc::clone(&hold));",
-    "drop(vacant);\n        self.shared.holds.insert(hold_key(tenant, id), Arc::clone(&hold));",
+    "vacancy.put(&hold);",
+    "drop(vacancy);\n        self.shared.holds.forget(key);\n        \
+     if let Err(vacancy) = holds.find_or_place(key.into(), wake, book) {\n            vacancy.put(&hold);\n        }",
 ];
-const GIVEN_UP: [&str; 2] = [" && !known.lock().is_booked;", ";"];
+const NOBODY_ELSE: [&str; 2] = ["|| Arc::strong_count(hold) > NOBODY_ELSE", "|| NOBODY_ELSE == 0"];
+const GIVEN_UP: [&str; 2] = ["Arc::ptr_eq(here, hold) && !here.lock().is_booked,", "Arc::ptr_eq(here, hold),"];
 const ADMITTED_ALREADY: [&str; 2] = ["state.held[*line] += amount;", "let _ = (line, amount);"];
 const VOIDED: [&str; 2] = ["self.shared.shortcuts.void_tenant(tenant);", ""];
 const KEY_FIRST: [&str; 2] = [
@@ -278,9 +281,16 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "given_up_though_the_log_has_it",
         tree: Tree::Life,
-        file: LIVE,
+        file: HOLDS,
         changes: &[GIVEN_UP],
         found_by: "forgotten_when_read",
+    },
+    Fault {
+        name: "laid_down_while_in_hand",
+        tree: Tree::Life,
+        file: HOLDS,
+        changes: &[NOBODY_ELSE],
+        found_by: "committed_when_laid_down",
     },
     Fault {
         name: "terms_leave_shortcuts",

@@ -98,8 +98,8 @@ impl<K: Hash + Eq, V> Ref<'_, K, V> {
         &self.shard[&self.key]
     }
 
-    pub(crate) fn get(&self) -> &V {
-        self.value()
+    pub(crate) fn get_mut(&mut self) -> &mut V {
+        self
     }
 }
 
@@ -151,6 +151,6 @@ impl<'a, K: Hash + Eq + Clone, V> Entry<'a, K, V> {
 /// The same paths as there.
 pub(crate) mod mapref {
     pub(crate) mod entry {
-        pub(crate) use super::super::Entry;
+        pub(crate) use super::super::{Entry, VacantEntry};
     }
 }

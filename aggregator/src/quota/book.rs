@@ -17,7 +17,7 @@ use super::early::{Earlies, Early};
 use super::entitlements::Entitlements;
 use super::hold::Hold;
 use super::ledger::Ledger;
-use super::live::{LiveQuota, hold_key};
+use super::live::{LiveQuota, hold_key, parse_hold_key};
 use super::reservations::Reservations;
 use crate::cells::{Cell, LiveCells, LiveUsage};
 
@@ -198,7 +198,7 @@ impl QuotaBook {
             return;
         }
         // Else an operation on a reservation that is forgotten.
-        let Some(mut ledger) = Ledger::open(action) else { return };
+        let Some(mut ledger) = Ledger::open(&action, |meter| meter.into()) else { return };
         let early = self.early.take(&key);
         if let Some(early) = &early {
             early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
@@ -226,8 +226,7 @@ impl QuotaBook {
 
     /// Who used a reservation, where its records do not say.
     pub(crate) fn user_of(&self, tenant: &str, id: &str) -> (Option<&str>, Option<&str>) {
-        let ledger = self.reservations.ledger(&hold_key(tenant, id));
-        ledger.map_or((None, None), |ledger| (ledger.subject.as_deref(), ledger.key.as_deref()))
+        self.reservations.user_of(&hold_key(tenant, id)).unwrap_or_default()
     }
 
     /// Settles an accepted record below its tenant, where anything is limited there.
@@ -290,12 +289,14 @@ impl QuotaBook {
         self.dirty.len() + self.reservations.changed() + self.alarm.len()
     }
 
-    /// What changed since the last call, absolute values, by key.
-    pub(crate) fn take_dirty(&mut self) -> Vec<QuotaRow> {
+    /// What changed since the last call, absolute values, by key; `between` is called
+    /// between rows.
+    pub(crate) fn take_dirty(&mut self, mut between: impl FnMut()) -> Vec<QuotaRow> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut rows: Vec<QuotaRow> = dirty.into_iter().map(|key| self.row(key)).collect();
         self.reservations.take_changed(|name, state| {
             rows.push(QuotaRow { kind: QuotaRowKind::Reservations, tenant: String::new(), name, state });
+            between();
         });
         rows.sort_unstable();
         rows
@@ -358,25 +359,18 @@ impl LiveQuota {
     /// them. Found or put in one step: the same request may be decided here meanwhile, or
     /// given up.
     fn book(&self, key: &str, ledger: &Ledger, early: Option<&Early>) {
-        use dashmap::mapref::entry::Entry;
+        let (holds, named) = (&self.shared.holds, parse_hold_key(key));
+        let wake = |ledger| self.shared.wake(named, ledger);
+        let book = |hold: &Arc<Hold>| hold.book(early);
         // Mostly it was decided here.
-        if let Some(hold) = self.shared.holds.get(key) {
-            return hold.book(early);
+        if holds.find(key, wake, book).is_some() {
+            return;
         }
-        let vacant = match self.shared.holds.entry(key.into()) {
-            Entry::Occupied(found) => return found.get().book(early),
-            Entry::Vacant(vacant) => vacant,
-        };
-        let (tenant, id) = key.split_once('\0').unwrap_or((key, ""));
-        let account = self.shared.account_of_log(tenant);
-        // Only tells whether subjects and keys are limited; any time does.
-        let counters = self.shared.counters_of(&account, ledger, TimeMs(ledger.expires_ms));
-        let ends_ms = ledger.ends_ms();
-        let hold = Arc::new(Hold::booked(account, id, counters, ledger.clone()));
-        vacant.insert(Arc::clone(&hold));
-        if let Some(ends_ms) = ends_ms {
-            self.shared.watch(hold, ends_ms);
-        }
+        let Err(vacancy) = holds.find_or_place(key.into(), wake, book) else { return };
+        let hold = self.shared.hold_in_log(named, ledger.clone(), Hold::booked);
+        vacancy.put(&hold);
+        // One that has ended is looked at too: it may sleep.
+        self.shared.watch(hold, ledger.ends_ms().unwrap_or(i64::MIN));
     }
 
     /// The log has an operation on a reservation; one that was decided here changed the
@@ -385,16 +379,14 @@ impl LiveQuota {
         let Some(hold) = self.shared.hold_of(key) else { return };
         let mut state = hold.lock();
         hold.take(&mut state, action, &[]);
-        let watched =
-            matches!(action, Action::Commit { .. } | Action::Extend { .. }).then(|| state.ledger.ends_ms()).flatten();
+        let ends_ms = state.ledger.ends_ms();
         drop(state);
-        if let Some(ends_ms) = watched {
-            self.shared.watch(hold, ends_ms);
-        }
+        // One that has ended is looked at too: it may sleep.
+        self.shared.watch(hold, ends_ms.unwrap_or(i64::MIN));
     }
 
     fn forget(&self, key: &str) {
-        if let Some((_, hold)) = self.shared.holds.remove(key) {
+        if let Some(hold) = self.shared.holds.forget(key) {
             // Whoever still has it in hand finds that it holds nothing.
             hold.expire(i64::MAX);
         }

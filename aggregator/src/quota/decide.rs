@@ -81,18 +81,15 @@ impl LiveQuota {
     /// # Errors
     /// [`QuotaError::Reused`], [`QuotaError::Invalid`], [`QuotaError::Unavailable`].
     pub fn reserve(&self, reserve: &Reserve, body: u128, now: TimeMs) -> Result<Outcome, QuotaError> {
-        use dashmap::mapref::entry::Entry;
         self.shared.has_room()?;
         let account = self.shared.account(&reserve.who.tenant)?;
         let asked = self.shared.asked(&account, &reserve.who, &reserve.items, now)?;
         // The id is taken or found in one step; whoever repeats it meanwhile waits.
-        let vacant = match self.shared.holds.entry(hold_key(&reserve.who.tenant, &reserve.id)) {
-            Entry::Occupied(found) => {
-                let hold = Arc::clone(found.get());
-                drop(found);
-                return repeated(&hold, reserve, body, &asked);
-            }
-            Entry::Vacant(vacant) => vacant,
+        let (tenant, id) = (&*reserve.who.tenant, &*reserve.id);
+        let wake = |ledger| self.shared.wake((tenant, id), ledger);
+        let vacancy = match self.shared.holds.find_or_place(hold_key(tenant, id), wake, Arc::clone) {
+            Ok(hold) => return repeated(&hold, reserve, body, &asked),
+            Err(vacancy) => vacancy,
         };
         let mut decided = match asked.as_slice() {
             [only] => single(&only.gate, (&only.gate.counter, only.gate.counter.word()), only.amount, true),
@@ -110,13 +107,13 @@ impl LiveQuota {
             body,
             decision: decided.decision,
         };
-        let ledger = Ledger::open(action.clone()).expect("a reserving action opens a ledger");
+        let ledger = Ledger::open(&action, |meter| name_of(&asked, meter)).expect("a reserving action opens a ledger");
         let counters = ledger.lines.iter().map(|line| counters(&asked, &line.meter)).collect();
-        let hold = Arc::new(Hold::admitted(account, &reserve.id, counters, ledger));
-        vacant.insert(Arc::clone(&hold));
+        let hold = Arc::new(Hold::admitted(account, id, counters, ledger));
+        vacancy.put(&hold);
         self.shared.watch(hold, expires_ms);
         decided.expires_at = Some(TimeMs(expires_ms));
-        decided.operation = Some(operation(&reserve.who.tenant, &reserve.id, now, action));
+        decided.operation = Some(operation(tenant, id, now, action));
         Ok(decided)
     }
 
@@ -228,7 +225,7 @@ impl LiveQuota {
         let terms = &self.shared.standing(&hold.account, now).terms;
         let mut asked: Vec<Asked> = Vec::new();
         for item in items {
-            let at = state.ledger.lines.iter().position(|line| line.meter == item.meter);
+            let at = state.ledger.lines.iter().position(|line| *line.meter == *item.meter);
             let at = at.ok_or_else(|| QuotaError::Invalid {
                 field: "items.meter",
                 problem: format!("`{}` is not one of the reservation's meters", item.meter),
@@ -369,9 +366,15 @@ fn held_items(items: &[Item], asked: &[Asked]) -> Vec<HeldItem> {
 
 /// What an extension holds on its lines already, because it was admitted.
 fn admitted(state: &HoldState, items: &[Item]) -> Vec<(usize, i64)> {
-    let line = |item: &Item| state.ledger.lines.iter().position(|line| line.meter == item.meter);
+    let line = |item: &Item| state.ledger.lines.iter().position(|line| *line.meter == *item.meter);
     let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
     items.iter().filter_map(|item| Some((line(item)?, amount(item)))).collect()
+}
+
+/// The name of a meter that is asked, as its policy has it.
+fn name_of(asked: &[Asked], meter: &str) -> Arc<str> {
+    let policy = asked.iter().map(|asked| &asked.gate.policy).find(|policy| *policy.meter == *meter);
+    policy.map_or_else(|| meter.into(), |policy| Arc::clone(&policy.meter))
 }
 
 fn counters(asked: &[Asked], meter: &str) -> Layers {

@@ -61,6 +61,13 @@ impl Hold {
         hold
     }
 
+    /// One that is only remembered: its time is over, and the log has it.
+    pub(crate) fn remembered(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
+        let held = vec![0; ledger.lines.len()].into();
+        let state = HoldState { is_over: true, ..HoldState::new(ledger, held, true) };
+        Self { account, id: id.into(), counters, state: Mutex::new(state) }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, HoldState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,6 +187,12 @@ impl HoldState {
     /// Whether nothing can be on its way any more.
     fn is_silent(&self, now_ms: i64) -> bool {
         now_ms.saturating_sub(self.decided_ms) > UNBOOKED_MS
+    }
+
+    /// All that there is to know of it, once it holds nothing, and the log has it and what
+    /// was decided about it.
+    pub(crate) fn at_rest(&self) -> Option<&Ledger> {
+        (self.is_over && self.is_booked && self.on_the_way == 0).then_some(&self.ledger)
     }
 
     /// Whether it can still be extended.

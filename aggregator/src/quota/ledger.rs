@@ -1,6 +1,8 @@
 //! One reservation: what was reserved, drawn and committed, and so what it still holds.
 //! The log's side and the live side keep one each and run the same transitions.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 use odometer_schemas::quota::{Action, Decision, HeldItem, OPERATIONS_REMEMBERED};
 use odometer_schemas::time::{Interval, TimeMs};
@@ -22,7 +24,7 @@ pub(crate) enum Phase {
 /// One meter of a reservation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Line {
-    pub(crate) meter: String,
+    pub(crate) meter: Arc<str>,
     /// The period that it was reserved in; none for concurrency.
     pub(crate) period_ms: Option<(i64, i64)>,
     /// Reserved in all, extensions included.
@@ -56,18 +58,24 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// The reservation that `action` makes; `None` when it makes none.
-    pub(crate) fn open(action: Action) -> Option<Self> {
+    /// The reservation that `action` makes; `None` when it makes none. `name` says what
+    /// keeps the name of a meter.
+    pub(crate) fn open(action: &Action, name: impl Fn(&str) -> Arc<str>) -> Option<Self> {
         let Action::Reserve { subject, key, items, expires_ms, body, decision } = action else { return None };
-        let line = |HeldItem { meter, amount, period_ms }| Line {
-            meter,
-            period_ms,
-            reserved: amount,
-            drawn: 0,
-            committed: None,
+        let line = |item: &HeldItem| {
+            let (meter, period_ms) = (name(&item.meter), item.period_ms);
+            Line { meter, period_ms, reserved: item.amount, drawn: 0, committed: None }
         };
-        let lines = items.into_iter().map(line).collect();
-        Some(Self { subject, key, lines, phase: Phase::Open, expires_ms, body, decision, operations: Vec::new() })
+        Some(Self {
+            subject: subject.clone(),
+            key: key.clone(),
+            lines: items.iter().map(line).collect(),
+            phase: Phase::Open,
+            expires_ms: *expires_ms,
+            body: *body,
+            decision: *decision,
+            operations: Vec::new(),
+        })
     }
 
     /// The action that made it, of `items`.
@@ -173,7 +181,7 @@ impl Ledger {
     }
 
     fn line_mut(&mut self, meter: &str) -> Option<&mut Line> {
-        self.lines.iter_mut().find(|line| line.meter == meter)
+        self.lines.iter_mut().find(|line| *line.meter == *meter)
     }
 
     /// Whether the operation is new; remembers it.
@@ -206,7 +214,7 @@ mod tests {
             body: 0,
             decision: Decision::Allow,
         };
-        Ledger::open(reserve).unwrap()
+        Ledger::open(&reserve, |meter| meter.into()).unwrap()
     }
 
     fn held(ledger: &Ledger) -> i64 {

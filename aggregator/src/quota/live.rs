@@ -15,6 +15,7 @@ use odometer_schemas::time::{Interval, TimeMs};
 use super::account::{Account, Counter, Gate, OwnKey, Standing};
 use super::catalogue::Catalogue;
 use super::hold::{Hold, Layers, Next};
+use super::holds::Holds;
 use super::ledger::{Ledger, Line};
 use super::places::{Kept, Key, Shortcut};
 use super::shortcuts::Shortcuts;
@@ -25,8 +26,8 @@ use crate::rules::Anchors;
 /// Accounts of one partition. Whoever asks names the tenant, so callers could make them
 /// without end; at a few hundred bytes each this is about a gigabyte.
 const ACCOUNTS_MAX: usize = 4_000_000;
-/// Reservations of one partition that are held or remembered, at about half a kilobyte
-/// each.
+/// Reservations of one partition that are held or remembered: at some four hundred bytes
+/// each, those in the book included, about two gigabytes.
 const RESERVATIONS_MAX: usize = 4_000_000;
 
 /// Reservations after which they are counted again.
@@ -37,9 +38,6 @@ const EXPIRY_STEP_MS: i64 = 250;
 /// Reservations in one list of a step: where a million end at once, nobody waits until
 /// a long list has moved.
 const LIST_MAX: usize = 1024;
-/// Locks of the map of reservations, far more than processors: while one part of it
-/// grows, whoever wants something of that part waits, and it waits for less.
-const HOLD_SHARDS: usize = 128;
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
@@ -61,7 +59,7 @@ pub(super) struct Shared {
     /// That of `catalogue`, where a decision finds it without loading that.
     version: AtomicU64,
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
-    pub(super) holds: Map<Box<str>, Arc<Hold>>,
+    pub(super) holds: Holds,
     /// Reservations that there is room for, of those that were counted last.
     free: AtomicUsize,
     /// Held by whoever counts them.
@@ -90,7 +88,7 @@ impl LiveQuota {
             catalogue: ArcSwap::from_pointee(Catalogue::default()),
             version: AtomicU64::new(0),
             anchors: RwLock::default(),
-            holds: Map::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), HOLD_SHARDS),
+            holds: Holds::default(),
             free: AtomicUsize::new(0),
             counting: Mutex::new(()),
             expiries: Mutex::default(),
@@ -114,7 +112,7 @@ impl LiveQuota {
     /// Whether the log has a reservation, as far as this node has read.
     #[must_use]
     pub fn is_booked(&self, tenant: &str, id: &str) -> bool {
-        self.shared.hold(tenant, id).is_some_and(|hold| hold.lock().is_booked)
+        self.shared.holds.is_booked(&hold_key(tenant, id))
     }
 
     /// Reservations that are held or remembered.
@@ -142,6 +140,8 @@ impl LiveQuota {
                 return false;
             }
             left -= due.len();
+            // Nobody has looked at them for as long as they were held.
+            due.iter().for_each(|hold| crate::prefetch::prefetch_whole(&**hold));
             due.into_iter().for_each(|hold| self.expire_one(hold, now));
         }
         true
@@ -153,14 +153,11 @@ impl LiveQuota {
         if was_open && !hold.lock().is_open() {
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
         }
+        let key = || hold_key(&hold.account.tenant, &hold.id);
         match next {
             Next::Look { at_ms } => self.shared.watch(hold, at_ms),
-            Next::Remember => {}
-            Next::Forget => {
-                let key = hold_key(&hold.account.tenant, &hold.id);
-                let is_vain = |known: &Arc<Hold>| Arc::ptr_eq(known, &hold) && !known.lock().is_booked;
-                self.shared.holds.remove_if(&key, |_, known| is_vain(known));
-            }
+            Next::Remember => self.shared.holds.lay_down(&key(), &hold),
+            Next::Forget => self.shared.holds.give_up(&key(), &hold),
         }
     }
 
@@ -390,7 +387,7 @@ impl Shared {
     }
 
     /// The counters that a reservation from the log holds on.
-    pub(super) fn counters_of(&self, account: &Account, ledger: &Ledger, now: TimeMs) -> Box<[Layers]> {
+    fn counters_of(&self, account: &Account, ledger: &Ledger, now: TimeMs) -> Box<[Layers]> {
         let catalogue = self.catalogue.load();
         let terms = Arc::clone(&self.standing(account, now).terms);
         let who = Who { tenant: String::new(), subject: ledger.subject.clone(), key: ledger.key.clone() };
@@ -408,11 +405,33 @@ impl Shared {
     }
 
     pub(super) fn hold(&self, tenant: &str, id: &str) -> Option<Arc<Hold>> {
-        self.hold_of(&hold_key(tenant, id))
+        self.holds.find(&hold_key(tenant, id), |ledger| self.wake((tenant, id), ledger), Arc::clone)
     }
 
     pub(super) fn hold_of(&self, key: &str) -> Option<Arc<Hold>> {
-        self.holds.get(key).map(|hold| Arc::clone(hold.value()))
+        self.holds.find(key, |ledger| self.wake(parse_hold_key(key), ledger), Arc::clone)
+    }
+
+    /// The hold of a reservation that sleeps. It is looked at again soon: then it may sleep
+    /// on, unless something was decided about it.
+    pub(super) fn wake(&self, named: (&str, &str), ledger: Ledger) -> Arc<Hold> {
+        let hold = self.hold_in_log(named, ledger, Hold::remembered);
+        self.watch(Arc::clone(&hold), i64::MIN);
+        hold
+    }
+
+    /// Makes the hold of a reservation that the log has, of its account, its id and the
+    /// counters that it holds on.
+    pub(super) fn hold_in_log(
+        &self,
+        (tenant, id): (&str, &str),
+        ledger: Ledger,
+        make: impl FnOnce(Arc<Account>, &str, Box<[Layers]>, Ledger) -> Hold,
+    ) -> Arc<Hold> {
+        let account = self.account_of_log(tenant);
+        // Only tells whether subjects and keys are limited; any time does.
+        let counters = self.counters_of(&account, &ledger, TimeMs(ledger.expires_ms));
+        Arc::new(make(account, id, counters, ledger))
     }
 
     /// Takes the place of one more reservation.
@@ -487,6 +506,11 @@ pub(super) fn hold_key(tenant: &str, id: &str) -> Box<str> {
     let mut key = String::with_capacity(tenant.len() + 1 + id.len());
     key.extend([tenant, "\0", id]);
     key.into()
+}
+
+/// Tenant and id.
+pub(super) fn parse_hold_key(key: &str) -> (&str, &str) {
+    key.split_once('\0').unwrap_or((key, ""))
 }
 
 fn unknown_meter(meter: &str) -> QuotaError {

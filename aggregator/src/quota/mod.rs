@@ -19,6 +19,7 @@ mod decide;
 mod early;
 mod entitlements;
 mod hold;
+mod holds;
 mod ledger;
 mod live;
 mod places;

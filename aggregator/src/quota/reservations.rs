@@ -2,14 +2,18 @@
 //! stand in pages, in the order in which they came; with the next commit every page is
 //! written of which something changed. Pages and their numbers are a function of the
 //! log, whenever it is committed.
+//!
+//! Most are never touched again, so they are kept as they are stored: that takes half
+//! the room, and a page is handed over by copying.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 
-use bincode::{Decode, Encode};
+use bincode::{BorrowDecode, Decode, Encode};
 use hashbrown::HashTable;
 use odometer_schemas::quota::{Action, REMEMBERED_MS};
 
+use super::book::{decoded, encoded};
 use super::ledger::Ledger;
 
 /// Reservations of one page, which is one row of some two kilobytes: with a row of each,
@@ -24,30 +28,34 @@ const FORGET_STEP_MS: i64 = 60_000;
 type Name = Box<str>;
 
 /// One of them.
-#[derive(Debug)]
+#[derive(Debug, Encode, Decode)]
 struct Booked {
+    /// On its page.
+    place: u8,
     name: Name,
     /// Never earlier than it was.
     forget_ms: i64,
     ledger: Ledger,
 }
 
-/// One of them, as it is stored.
-#[derive(Encode)]
-struct Storing<'a> {
-    place: u8,
-    name: &'a str,
-    forget_ms: i64,
-    ledger: &'a Ledger,
+/// One of them, as it is kept.
+#[derive(Debug)]
+enum Kept {
+    /// As it is stored.
+    Stored(Box<[u8]>),
+    /// Something was done with it since its page was handed over; more may follow.
+    Open(Box<Booked>),
 }
 
-/// The same, read.
-#[derive(Decode)]
-struct Stored {
-    place: u8,
-    name: String,
+/// How what is stored of one begins.
+#[derive(BorrowDecode)]
+struct Beginning<'a> {
+    _place: u8,
+    name: &'a str,
     forget_ms: i64,
-    ledger: Ledger,
+    /// Of its ledger.
+    subject: Option<&'a str>,
+    key: Option<&'a str>,
 }
 
 /// The number of one of them, and the hash of its name: a table that grows looks at no
@@ -60,7 +68,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Page {
-    places: [Option<Box<Booked>>; PAGE as usize],
+    places: [Option<Kept>; PAGE as usize],
     /// Whether its number stands in `changed`.
     is_changed: bool,
 }
@@ -84,53 +92,57 @@ pub(super) struct Reservations {
 }
 
 impl Reservations {
-    pub(super) fn ledger(&self, name: &str) -> Option<&Ledger> {
-        let number = self.number(name)?;
-        self.at(number).map(|booked| &booked.ledger)
+    /// Subject and key of one; `None` for one that is not known.
+    pub(super) fn user_of(&self, name: &str) -> Option<(Option<&str>, Option<&str>)> {
+        let Beginning { subject, key, .. } = self.at(self.number(name)?)?.beginning();
+        Some((subject, key))
     }
 
     fn number(&self, name: &str) -> Option<u64> {
         let hash = self.hashing.hash_one(name);
-        let is_it =
-            |entry: &Entry| entry.hash == hash && self.at(entry.number).is_some_and(|booked| *booked.name == *name);
+        let is_it = |entry: &Entry| {
+            entry.hash == hash && self.at(entry.number).is_some_and(|kept| kept.beginning().name == name)
+        };
         self.known.find(hash, is_it).map(|entry| entry.number)
     }
 
-    fn at(&self, number: u64) -> Option<&Booked> {
-        self.pages.get(&(number / PAGE))?.places[place_of(number)].as_deref()
+    fn at(&self, number: u64) -> Option<&Kept> {
+        self.pages.get(&(number / PAGE))?.places[place_of(number)].as_ref()
     }
 
     /// Puts a stored page back; hands out what is on it. `None` for what no build has
     /// written.
     pub(super) fn restore(&mut self, title: &str, state: &[u8], mut each: impl FnMut(&str, &Ledger)) -> Option<()> {
         let number = u64::from_str_radix(title, 16).ok().filter(|number| *number < u64::MAX / PAGE)?;
-        let stored: Vec<Stored> = super::book::decoded(state)?;
-        for Stored { place, name, forget_ms, ledger } in stored {
-            each(&name, &ledger);
-            let number = number * PAGE + Some(u64::from(place)).filter(|place| *place < PAGE)?;
-            self.put(number, Booked { name: name.into(), forget_ms, ledger });
+        let stored: Vec<Booked> = decoded(state)?;
+        for booked in stored {
+            each(&booked.name, &booked.ledger);
+            let place = Some(u64::from(booked.place)).filter(|place| *place < PAGE)?;
+            self.put(number * PAGE + place, &booked);
         }
         Some(())
     }
 
     /// A new one.
     pub(super) fn open(&mut self, name: &str, ledger: Ledger) {
-        let (name, number) = (name.into(), self.next);
+        let number = self.next;
+        let place = u8::try_from(number % PAGE).unwrap_or(0);
         let forget_ms = ledger.expires_ms.saturating_add(REMEMBERED_MS);
-        self.put(number, Booked { name, forget_ms, ledger });
+        self.put(number, &Booked { place, name: name.into(), forget_ms, ledger });
         self.change(number / PAGE);
     }
 
-    fn put(&mut self, number: u64, booked: Booked) {
+    fn put(&mut self, number: u64, booked: &Booked) {
         self.due.entry(step_of(booked.forget_ms)).or_default().push(number);
         let hash = self.hashing.hash_one(&*booked.name);
         self.known.insert_unique(hash, Entry { hash, number }, |entry| entry.hash);
-        self.pages.entry(number / PAGE).or_default().places[place_of(number)] = Some(Box::new(booked));
+        self.pages.entry(number / PAGE).or_default().places[place_of(number)] = Some(Kept::stored(booked));
         self.next = self.next.max(number + 1);
     }
 
+    /// One that something is done with.
     fn booked(&mut self, number: u64) -> Option<&mut Booked> {
-        self.pages.get_mut(&(number / PAGE))?.places[place_of(number)].as_deref_mut()
+        self.pages.get_mut(&(number / PAGE))?.places[place_of(number)].as_mut().map(Kept::open)
     }
 
     fn change(&mut self, page: u64) {
@@ -180,7 +192,7 @@ impl Reservations {
                 first.remove();
                 continue;
             };
-            if self.booked(number).is_some_and(|booked| step_of(booked.forget_ms) == step) {
+            if self.at(number).is_some_and(|kept| step_of(kept.beginning().forget_ms) == step) {
                 return self.forget(number);
             }
         }
@@ -189,18 +201,19 @@ impl Reservations {
     fn forget(&mut self, number: u64) -> Option<Name> {
         self.change(number / PAGE);
         let page = self.pages.get_mut(&(number / PAGE))?;
-        let booked = page.places[place_of(number)].take()?;
+        let kept = page.places[place_of(number)].take()?;
         if page.places.iter().all(Option::is_none) {
             self.pages.remove(&(number / PAGE));
         }
-        let hash = self.hashing.hash_one(&*booked.name);
+        let name = kept.beginning().name;
+        let hash = self.hashing.hash_one(name);
         if let Ok(entry) = self.known.find_entry(hash, |entry| entry.number == number) {
             entry.remove();
         }
         if number + 1 == self.next {
             self.next = self.pages.last_key_value().map_or(0, |(number, page)| number * PAGE + page.end());
         }
-        Some(booked.name)
+        Some(name.into())
     }
 
     /// Pages that changed since [`take_changed`](Self::take_changed), some perhaps twice.
@@ -231,12 +244,54 @@ impl Page {
         (0..PAGE).rfind(|place| self.places[place_of(*place)].is_some()).map_or(0, |place| place + 1)
     }
 
-    fn state(&self) -> Vec<u8> {
-        let stored = (0..).zip(&self.places).filter_map(|(place, booked)| {
-            let Booked { name, forget_ms, ledger } = booked.as_deref()?;
-            Some(Storing { place, name, forget_ms: *forget_ms, ledger })
-        });
-        super::book::encoded(&stored.collect::<Vec<_>>())
+    /// As a list of them is stored: how many they are, and each.
+    fn state(&mut self) -> Vec<u8> {
+        let stored: Vec<&[u8]> = self.places.iter_mut().flatten().map(Kept::store).collect();
+        let length = encoded(&stored.len());
+        let mut state = Vec::with_capacity(length.len() + stored.iter().map(|stored| stored.len()).sum::<usize>());
+        state.extend(length);
+        stored.into_iter().for_each(|stored| state.extend(stored));
+        state
+    }
+}
+
+impl Kept {
+    fn stored(booked: &Booked) -> Self {
+        Self::Stored(encoded(booked).into())
+    }
+
+    fn beginning(&self) -> Beginning<'_> {
+        match self {
+            Self::Open(booked) => {
+                let Booked { place, name, forget_ms, ledger } = &**booked;
+                let (subject, key) = (ledger.subject.as_deref(), ledger.key.as_deref());
+                Beginning { _place: *place, name, forget_ms: *forget_ms, subject, key }
+            }
+            Self::Stored(stored) => {
+                let read = bincode::borrow_decode_from_slice(stored, bincode::config::standard());
+                read.expect("what is kept was written here").0
+            }
+        }
+    }
+
+    fn open(&mut self) -> &mut Booked {
+        if let Self::Stored(stored) = self {
+            *self = Self::Open(decoded(stored).expect("what is kept was written here"));
+        }
+        match self {
+            Self::Open(booked) => booked,
+            Self::Stored(_) => unreachable!("it was opened"),
+        }
+    }
+
+    fn store(&mut self) -> &[u8] {
+        if let Self::Open(booked) = self {
+            *self = Self::stored(booked);
+        }
+        match self {
+            Self::Stored(stored) => stored,
+            Self::Open(_) => unreachable!("it was stored"),
+        }
     }
 }
 
@@ -256,7 +311,8 @@ mod tests {
 
     fn ledger(expires_ms: i64) -> Ledger {
         let (subject, key, items, body, decision) = (None, None, Vec::new(), 1, Decision::Allow);
-        Ledger::open(Action::Reserve { subject, key, items, expires_ms, body, decision }).unwrap()
+        Ledger::open(&Action::Reserve { subject, key, items, expires_ms, body, decision }, |meter| meter.into())
+            .unwrap()
     }
 
     fn forgotten(reservations: &mut Reservations, log_ms: i64) -> Vec<String> {
@@ -283,7 +339,7 @@ mod tests {
         assert_eq!(forgotten(&mut reservations, after(11)), ["b"]);
         assert_eq!(forgotten(&mut reservations, after(20)), [""; 0], "not before its first end");
         assert_eq!(forgotten(&mut reservations, after(21)), ["a"]);
-        assert!(reservations.ledger("a").is_none());
+        assert!(reservations.user_of("a").is_none());
     }
 
     #[test]
@@ -341,6 +397,30 @@ mod tests {
             assert_eq!(forgotten(&mut old, after(1)), ["new"]);
         }
         assert_eq!((old.next, old.pages.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_says_the_same_as_it_is_stored_and_while_it_is_open() {
+        let mut reservations = Reservations::default();
+        let mut of_ann = ledger(5);
+        (of_ann.subject, of_ann.key) = (Some("ann".into()), Some("k".into()));
+        reservations.open("a", of_ann);
+        reservations.open("b", ledger(5));
+        let says = |reservations: &Reservations| {
+            assert_eq!(reservations.user_of("a"), Some((Some("ann"), Some("k"))));
+            assert_eq!((reservations.user_of("b"), reservations.user_of("c")), (Some((None, None)), None));
+        };
+        says(&reservations);
+        let stored = taken(&mut reservations);
+        for name in ["a", "b"] {
+            assert_eq!(reservations.draw(name, "m", 1), Some(false));
+        }
+        says(&reservations);
+        assert!(taken(&mut reservations).is_empty(), "nothing was changed");
+        assert!(reservations.apply("a", &Action::Release { op: 2 }));
+        says(&reservations);
+        assert_ne!(taken(&mut reservations), stored);
+        says(&reservations);
     }
 
     #[test]

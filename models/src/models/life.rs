@@ -112,7 +112,7 @@ impl Site {
         let of = |id: &&str| {
             let Some(hold) = self.live.shared.hold(TENANT, id) else { return 0 };
             let state = hold.lock();
-            let lines = state.ledger.lines.iter().filter(|line| line.meter == METER);
+            let lines = state.ledger.lines.iter().filter(|line| *line.meter == *METER);
             if state.is_over { 0 } else { lines.map(|line| state.ledger.held(line)).sum() }
         };
         ids.iter().map(of).sum()
@@ -163,7 +163,7 @@ impl Writer {
         let cells = LiveCells::default();
         let again = LiveQuota::new(cells.clone());
         again.set_meters(Some(&Definitions::built_in()));
-        QuotaBook::new(again.clone(), cells.clone()).restore(&self.book.take_dirty()).expect("what was stored can be read");
+        QuotaBook::new(again.clone(), cells.clone()).restore(&self.book.take_dirty(|| {})).expect("what was stored can be read");
         let cell = cells.cell(&TENANT.into(), METER, Aggregation::Sum, Anchors::default().period_of(NOW));
         for live in [&site.live, &again] {
             while live.expire(OVER, 10) {}
@@ -309,6 +309,29 @@ pub fn committed_and_released() {
     writer.ends(&site, &["a"]);
 }
 
+/// A commit that comes when its reservation is laid down to sleep: it is taken once,
+/// whoever comes first.
+pub fn committed_when_laid_down() {
+    let (site, mut writer) = site(1);
+    site.told(&site.reserve("a", &[(METER, 4)]));
+    writer.read(&site, |_, _| ());
+    let time = spawn(&site, |site| while site.live.expire(OVER, 1) {});
+    let committing = spawn(&site, |site| {
+        let told = site.commit("a", 6, 1);
+        site.told(&told);
+        site.done();
+        told
+    });
+    writer.follow(&site, |_, _| ());
+    join(time);
+    assert!(join(committing).is_ok(), "late or not");
+    assert_eq!(site.cell.word().held(), 6, "taken once");
+    while site.live.expire(OVER, 1) {}
+    writer.draw(&site, "a", 6);
+    assert_eq!(site.cell.word().held(), 6, "drawn");
+    writer.ends(&site, &["a"]);
+}
+
 /// A reservation that the log was given up on, just when the log has it after all: what
 /// the log knows is known here.
 pub fn forgotten_when_read() {
@@ -415,6 +438,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("drawing_opens_no_room", drawing_opens_no_room),
     ("extended_when_it_ends", extended_when_it_ends),
     ("committed_and_released", committed_and_released),
+    ("committed_when_laid_down", committed_when_laid_down),
     ("forgotten_when_read", forgotten_when_read),
     ("terms_while_asked", terms_while_asked),
     ("plan_while_asked", plan_while_asked),

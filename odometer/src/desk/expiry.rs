@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use crate::node::cells::Cells;
 use crate::node::progress::now;
+use crate::slices::Turn;
 
 /// Time between two looks: with the step that expiries are kept in, well below the
 /// second that a hold may outlive its reservation.
 const EVERY: Duration = Duration::from_millis(100);
-/// Reservations looked at before others may have the core: some hundred microseconds.
-const AT_ONCE: usize = 512;
+/// Reservations looked at before it is looked who else wants the processor: some ten
+/// microseconds.
+const AT_ONCE: usize = 32;
 
 pub(super) struct Expiry {
     stopping: Arc<AtomicBool>,
@@ -27,6 +29,7 @@ impl Expiry {
         let (stop, count) = (Arc::clone(&stopping), Arc::clone(&expired));
         let run = move || {
             while !stop.load(Ordering::Acquire) {
+                let mut turn = Turn::begin();
                 for partition in 0..partitions {
                     while let Some(quota) = cells.quota(partition) {
                         let before = quota.expired();
@@ -35,7 +38,7 @@ impl Expiry {
                         if !has_more {
                             break;
                         }
-                        std::thread::yield_now();
+                        turn.give_way();
                     }
                 }
                 std::thread::sleep(EVERY);

@@ -24,7 +24,7 @@ const QUEUE_OPERATIONS: usize = 8_192;
 const ENVELOPE_OPERATIONS_MAX: usize = 512;
 /// How long operations that nobody waits for gather: far within the 5 ms in which the
 /// log has them, and long enough that their envelopes, and who reads them, are few.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(2);
 /// Age of an operation that the log has not got at which it is behind: what gathers and
 /// is committed takes a few milliseconds, and some ten where everything is busy.
 const BEHIND_MS: i64 = 50;

@@ -29,9 +29,9 @@ mod pacing;
 
 use self::pacing::Pacing;
 
-/// Log bytes read from one partition at once: a few milliseconds of counting, so
-/// that no partition waits long for its turn.
-const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Log bytes read from one partition at once: a millisecond of counting, so that no
+/// partition waits long for its turn, and reading keeps nobody else from the processor.
+const READ_BYTES_MAX: usize = 256 * 1024;
 /// How long an idle round waits for the log. Appends in this process end the wait at
 /// once.
 const IDLE_WAIT: Duration = Duration::from_millis(20);
@@ -370,8 +370,6 @@ impl Counter {
         {
             if let Some(owned) = self.state.owned.get_mut(&partition) {
                 rows += owned.processor.pending_rows();
-                // A partition takes some milliseconds.
-                std::thread::yield_now();
                 gather(&mut batch, partition, owned, snapshot);
             }
         }
@@ -424,7 +422,8 @@ fn took_over(
 
 /// Adds what a partition changed to a batch.
 fn gather(batch: &mut Batch, partition: u32, owned: &mut Owned, snapshot: bool) {
-    let commit = owned.processor.poll_commit();
+    let mut turn = Turn::begin();
+    let commit = owned.processor.poll_commit_in_pieces(|| turn.give_way());
     batch.commits.extend(commit.map(|commit| OwnedCommit { epoch: owned.epoch, commit }));
     // The committer writes it once the book has all that it covers.
     if snapshot && owned.snapshot_offset < owned.processor.next_offset() {

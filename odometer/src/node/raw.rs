@@ -23,8 +23,9 @@ use super::pen::{Pen, Stroke};
 use super::progress::{Progress, StageName, with_causes};
 use crate::slices::Turn;
 
-/// Log bytes read from one partition at once.
-const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Log bytes read from one partition at once: reading keeps nobody else from the
+/// processor for long.
+const READ_BYTES_MAX: usize = 256 * 1024;
 /// How long an idle round waits for the totals book to move. Commits of this process
 /// end the wait at once, those of others are seen after it.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
