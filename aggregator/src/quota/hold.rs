@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use odometer_schemas::quota::{Action, OPERATIONS_REMEMBERED, Scope};
+use smallvec::SmallVec;
 
 use super::account::{Account, Counter};
 use super::early::Early;
@@ -15,8 +16,10 @@ use crate::cells::Cell;
 /// An append that was not confirmed may still arrive for as long as a producer tries.
 const UNBOOKED_MS: i64 = 120_000;
 
-/// The counters that one line holds on, by scope.
-pub(crate) type Layers = Box<[(Scope, Counter)]>;
+/// The counters that one line holds on, by scope; mostly the tenant's alone.
+pub(crate) type Layers = SmallVec<[(Scope, Counter); 1]>;
+/// Those of all lines; mostly one.
+pub(crate) type Counters = SmallVec<[Layers; 1]>;
 
 /// A reservation that is being held, or remembered.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub(crate) struct Hold {
     /// Its id.
     pub(crate) id: Box<str>,
     /// By line.
-    pub(crate) counters: Box<[Layers]>,
+    pub(crate) counters: Counters,
     state: Mutex<HoldState>,
 }
 
@@ -35,7 +38,7 @@ pub(crate) struct Hold {
 pub(crate) struct HoldState {
     pub(crate) ledger: Ledger,
     /// What its words hold for it, by line.
-    held: Box<[i64]>,
+    held: SmallVec<[i64; 1]>,
     /// Its time is over: it holds nothing until a commit says otherwise.
     pub(crate) is_over: bool,
     /// Whether the log has it, as far as this node has read.
@@ -48,22 +51,22 @@ pub(crate) struct HoldState {
 
 impl Hold {
     /// A reservation whose amounts were admitted just now.
-    pub(crate) fn admitted(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
+    pub(crate) fn admitted(account: Arc<Account>, id: &str, counters: Counters, ledger: Ledger) -> Self {
         let held = ledger.lines.iter().map(|line| ledger.held(line)).collect();
         Self { account, id: id.into(), counters, state: Mutex::new(HoldState::new(ledger, held, false)) }
     }
 
     /// A reservation from the log or the book; takes what it holds, limits or not.
-    pub(crate) fn booked(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
-        let held = vec![0; ledger.lines.len()].into();
+    pub(crate) fn booked(account: Arc<Account>, id: &str, counters: Counters, ledger: Ledger) -> Self {
+        let held = SmallVec::from_elem(0, ledger.lines.len());
         let hold = Self { account, id: id.into(), counters, state: Mutex::new(HoldState::new(ledger, held, true)) };
         hold.settle(&mut hold.lock());
         hold
     }
 
     /// One that is only remembered: its time is over, and the log has it.
-    pub(crate) fn remembered(account: Arc<Account>, id: &str, counters: Box<[Layers]>, ledger: Ledger) -> Self {
-        let held = vec![0; ledger.lines.len()].into();
+    pub(crate) fn remembered(account: Arc<Account>, id: &str, counters: Counters, ledger: Ledger) -> Self {
+        let held = SmallVec::from_elem(0, ledger.lines.len());
         let state = HoldState { is_over: true, ..HoldState::new(ledger, held, true) };
         Self { account, id: id.into(), counters, state: Mutex::new(state) }
     }
@@ -174,7 +177,7 @@ pub(crate) enum Next {
 }
 
 impl HoldState {
-    fn new(ledger: Ledger, held: Box<[i64]>, is_booked: bool) -> Self {
+    fn new(ledger: Ledger, held: SmallVec<[i64; 1]>, is_booked: bool) -> Self {
         Self { ledger, held, is_over: false, is_booked, on_the_way: 0, decided_ms: 0 }
     }
 

@@ -14,7 +14,7 @@ use odometer_schemas::time::{Interval, TimeMs};
 
 use super::account::{Account, Counter, Gate, OwnKey, Standing};
 use super::catalogue::Catalogue;
-use super::hold::{Hold, Layers, Next};
+use super::hold::{Counters, Hold, Next};
 use super::holds::Holds;
 use super::ledger::{Ledger, Line};
 use super::places::{Kept, Key, Shortcut};
@@ -387,7 +387,7 @@ impl Shared {
     }
 
     /// The counters that a reservation from the log holds on.
-    fn counters_of(&self, account: &Account, ledger: &Ledger, now: TimeMs) -> Box<[Layers]> {
+    fn counters_of(&self, account: &Account, ledger: &Ledger, now: TimeMs) -> Counters {
         let catalogue = self.catalogue.load();
         let terms = Arc::clone(&self.standing(account, now).terms);
         let who = Who { tenant: String::new(), subject: ledger.subject.clone(), key: ledger.key.clone() };
@@ -426,7 +426,7 @@ impl Shared {
         &self,
         (tenant, id): (&str, &str),
         ledger: Ledger,
-        make: impl FnOnce(Arc<Account>, &str, Box<[Layers]>, Ledger) -> Hold,
+        make: impl FnOnce(Arc<Account>, &str, Counters, Ledger) -> Hold,
     ) -> Arc<Hold> {
         let account = self.account_of_log(tenant);
         // Only tells whether subjects and keys are limited; any time does.
