@@ -120,10 +120,10 @@ const COMMIT_UNDER_LOCK: [&str; 2] = [
 ];
 const FOUND_OR_PUT: [&str; 2] = [
     "vacancy.put(&hold);",
-    "drop(vacancy);\n        self.shared.holds.forget(key);\n        \
+    "drop(vacancy);\n        (0..4).for_each(super::sync::pause);\n        holds.forget(key);\n        \
      if let Err(vacancy) = holds.find_or_place(key.into(), wake, book) {\n            vacancy.put(&hold);\n        }",
 ];
-const NOBODY_ELSE: [&str; 2] = ["|| Arc::strong_count(hold) > NOBODY_ELSE", "|| NOBODY_ELSE == 0"];
+const NOBODY_ELSE: [&str; 2] = ["if Arc::strong_count(hold) > NOBODY_ELSE {", "if NOBODY_ELSE == 0 {"];
 const GIVEN_UP: [&str; 2] = ["Arc::ptr_eq(here, hold) && !here.lock().is_booked,", "Arc::ptr_eq(here, hold),"];
 const ADMITTED_ALREADY: [&str; 2] = ["state.held[*line] += amount;", "let _ = (line, amount);"];
 const VOIDED: [&str; 2] = ["self.shared.shortcuts.void_tenant(tenant);", ""];

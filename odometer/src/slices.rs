@@ -2,8 +2,9 @@
 //! time: with short time slices it is let in soon after it is woken. But Linux looks at
 //! slices at the timer's tick only, which may be 4 ms away, so that nobody who waits is
 //! let in before whoever computes pauses: a thread that works on what has gathered behind
-//! the log lets others in itself, every tenth of a millisecond. Each thread's share of the
-//! processor stays what it was, so none falls behind for it.
+//! the log lets others in itself, every tenth of a millisecond. Answers go first then:
+//! Linux 6.18 takes the rest of its slice from whoever yields, and beside a thread that
+//! wants a whole processor one that yields so often got 7 % of it.
 //!
 //! Linux takes the slice of an ordinary thread from `sched_runtime` of
 //! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); it needs no

@@ -367,10 +367,10 @@ impl LiveQuota {
             return;
         }
         let Err(vacancy) = holds.find_or_place(key.into(), wake, book) else { return };
+        let Some(ends_ms) = ledger.ends_ms() else { return vacancy.put_asleep(ledger) };
         let hold = self.shared.hold_in_log(named, ledger.clone(), Hold::booked);
         vacancy.put(&hold);
-        // One that has ended is looked at too: it may sleep.
-        self.shared.watch(hold, ledger.ends_ms().unwrap_or(i64::MIN));
+        self.shared.watch(&hold, ends_ms);
     }
 
     /// The log has an operation on a reservation; one that was decided here changed the
@@ -378,11 +378,14 @@ impl LiveQuota {
     fn bring(&self, key: &str, action: &Action) {
         let Some(hold) = self.shared.hold_of(key) else { return };
         let mut state = hold.lock();
+        let (was_over, ended_ms) = (state.is_over, state.ledger.ends_ms());
         hold.take(&mut state, action, &[]);
         let ends_ms = state.ledger.ends_ms();
         drop(state);
-        // One that has ended is looked at too: it may sleep.
-        self.shared.watch(hold, ends_ms.unwrap_or(i64::MIN));
+        // Else it is looked at when it would have ended before, and then again.
+        if was_over || ends_ms.is_none() || ends_ms < ended_ms {
+            self.shared.watch(&hold, ends_ms.unwrap_or(i64::MIN));
+        }
     }
 
     fn forget(&self, key: &str) {

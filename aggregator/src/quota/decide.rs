@@ -111,7 +111,7 @@ impl LiveQuota {
         let counters = ledger.lines.iter().map(|line| counters(&asked, &line.meter)).collect();
         let hold = Arc::new(Hold::admitted(account, id, counters, ledger));
         vacancy.put(&hold);
-        self.shared.watch(hold, expires_ms);
+        self.shared.watch(&hold, expires_ms);
         decided.expires_at = Some(TimeMs(expires_ms));
         decided.operation = Some(operation(tenant, id, now, action));
         Ok(decided)
@@ -183,7 +183,7 @@ impl LiveQuota {
         let action = Action::Commit { op, items: held_items(&commit.items, &asked), settle_until_ms };
         hold.decide(&mut state, &action, &[], now.0);
         if let Some(until_ms) = settle_until_ms {
-            self.shared.watch(Arc::clone(&hold), until_ms);
+            self.shared.watch(&hold, until_ms);
         }
         let mut decided = standing_of(&state, &asked);
         decided.late = late;

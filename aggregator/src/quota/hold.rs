@@ -193,9 +193,10 @@ impl HoldState {
     }
 
     /// All that there is to know of it, once it holds nothing, and the log has it and what
-    /// was decided about it.
-    pub(crate) fn at_rest(&self) -> Option<&Ledger> {
-        (self.is_over && self.is_booked && self.on_the_way == 0).then_some(&self.ledger)
+    /// was decided about it, or never will.
+    pub(crate) fn at_rest(&self, now_ms: i64) -> Option<&Ledger> {
+        let is_told = self.on_the_way == 0 || self.is_silent(now_ms);
+        (self.is_over && self.is_booked && is_told).then_some(&self.ledger)
     }
 
     /// Whether it can still be extended.

@@ -33,6 +33,11 @@ impl Vacancy<'_> {
     pub(super) fn put(self, hold: &Arc<Hold>) {
         self.0.insert(Known::Awake(Arc::clone(hold)));
     }
+
+    /// One that has ended and that the log has.
+    pub(super) fn put_asleep(self, ledger: &Ledger) {
+        self.0.insert(Known::asleep(ledger));
+    }
 }
 
 impl Default for Holds {
@@ -42,6 +47,10 @@ impl Default for Holds {
 }
 
 impl Known {
+    fn asleep(ledger: &Ledger) -> Self {
+        Self::Asleep(encoded(ledger).into())
+    }
+
     /// `wake` makes the hold of one that sleeps, and takes no lock of this map.
     fn awake(&mut self, wake: impl FnOnce(Ledger) -> Arc<Hold>) -> Arc<Hold> {
         let hold = match self {
@@ -94,21 +103,24 @@ impl Holds {
         })
     }
 
-    /// Puts one to sleep that is over, unless somebody else has it in hand, or is to look
-    /// at it again.
-    pub(super) fn lay_down(&self, key: &str, hold: &Arc<Hold>) {
+    /// Puts one to sleep that is over; else, whether it is to be asked again, because somebody
+    /// has it in hand or something that was decided about it is on its way.
+    pub(super) fn lay_down(&self, key: &str, hold: &Arc<Hold>, now_ms: i64) -> bool {
         /// The map and the caller.
         const NOBODY_ELSE: usize = 2;
-        let Some(mut known) = self.0.get_mut(key) else { return };
-        let Known::Awake(here) = &*known else { return };
+        let Some(mut known) = self.0.get_mut(key) else { return false };
+        let Known::Awake(here) = &*known else { return false };
+        if !Arc::ptr_eq(here, hold) {
+            return false;
+        }
         // Under the lock of its place nobody gets hold of it who has not got it.
-        if !Arc::ptr_eq(here, hold) || Arc::strong_count(hold) > NOBODY_ELSE {
-            return;
+        if Arc::strong_count(hold) > NOBODY_ELSE {
+            return true;
         }
-        let at_rest = hold.lock().at_rest().map(|ledger| Known::Asleep(encoded(ledger).into()));
-        if let Some(asleep) = at_rest {
-            *known = asleep;
-        }
+        let at_rest = hold.lock().at_rest(now_ms).map(Known::asleep);
+        let Some(asleep) = at_rest else { return true };
+        *known = asleep;
+        false
     }
 
     /// Forgets one that the log never had.
@@ -144,8 +156,10 @@ mod tests {
     const NOW: TimeMs = TimeMs(1_768_435_200_000);
     const TTL_MS: i64 = 1_000;
     const OVER: TimeMs = TimeMs(NOW.0 + 2 * TTL_MS);
-    /// Nothing is waited for in the log any more.
-    const LONG_OVER: TimeMs = TimeMs(OVER.0 + 1_000_000);
+    /// Before and after an append that was not confirmed is given up.
+    const SOON: TimeMs = TimeMs(OVER.0 + 60_000);
+    const LATE: TimeMs = TimeMs(OVER.0 + 130_000);
+    const LONG_OVER: TimeMs = TimeMs(LATE.0 + 130_000);
 
     struct Site {
         live: LiveQuota,
@@ -169,7 +183,7 @@ mod tests {
 
         fn release(&self) -> Outcome {
             let request = Release { tenant: "t".into(), id: "r".into(), ..Release::default() };
-            self.live.release(&request, 1 << 32, OVER).unwrap()
+            self.live.release(&request, 1 << 32, SOON).unwrap()
         }
 
         fn read(&mut self, outcome: Outcome) {
@@ -191,12 +205,34 @@ mod tests {
         site.read(made.clone());
         assert!(!site.sleeps_at(OVER), "it is looked at again later");
         let released = site.release();
-        assert!(!site.sleeps_at(LONG_OVER), "the release is on its way");
+        assert!(!site.sleeps_at(LATE), "the release is on its way");
         site.read(released.clone());
-        assert!(site.sleeps_at(LONG_OVER));
+        assert!(site.sleeps_at(LATE));
         let again = site.reserve();
-        assert_eq!((again.decision, again.operation, site.sleeps_at(LONG_OVER)), (made.decision, None, true));
-        assert_eq!((site.release().decision, site.sleeps_at(LONG_OVER)), (released.decision, true));
+        assert_eq!((again.decision, again.operation, site.sleeps_at(LATE)), (made.decision, None, true));
+        assert_eq!((site.release().decision, site.sleeps_at(LATE)), (released.decision, true));
+    }
+
+    #[test]
+    fn it_sleeps_once_what_was_decided_about_it_never_reaches_the_log() {
+        let mut site = site();
+        let made = site.reserve();
+        site.read(made);
+        site.release();
+        assert!(!site.sleeps_at(LATE));
+        assert!(site.sleeps_at(LONG_OVER));
+    }
+
+    #[test]
+    fn one_that_has_ended_sleeps_where_the_log_brings_it() {
+        let (mut site, mut other) = (site(), site());
+        for decided in [site.reserve(), site.release()] {
+            site.read(decided);
+        }
+        assert!(site.sleeps_at(NOW), "long before its time is over");
+        other.book.restore(&site.book.take_dirty(|| {})).unwrap();
+        assert!(other.sleeps_at(NOW));
+        assert!(other.live.is_booked("t", "r") && other.reserve().operation.is_none());
     }
 
     #[test]
@@ -207,9 +243,9 @@ mod tests {
         let in_hand = site.live.shared.hold("t", "r");
         assert!(!site.sleeps_at(OVER));
         drop(in_hand);
-        site.live.shared.watch(site.live.shared.hold("t", "r").unwrap(), 0);
-        assert!(site.sleeps_at(OVER));
+        assert!(!site.sleeps_at(OVER), "it is looked at again a little later");
+        assert!(site.sleeps_at(SOON));
         let [first, second] = [(); 2].map(|()| site.live.shared.hold("t", "r").unwrap());
-        assert!(Arc::ptr_eq(&first, &second) && !site.sleeps_at(OVER));
+        assert!(Arc::ptr_eq(&first, &second) && !site.sleeps_at(SOON));
     }
 }

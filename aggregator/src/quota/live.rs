@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -26,8 +26,9 @@ use crate::rules::Anchors;
 /// Accounts of one partition. Whoever asks names the tenant, so callers could make them
 /// without end; at a few hundred bytes each this is about a gigabyte.
 const ACCOUNTS_MAX: usize = 4_000_000;
-/// Reservations of one partition that are held or remembered: at some four hundred bytes
-/// each, those in the book included, about two gigabytes.
+/// Reservations of one partition that are held or remembered. With what the book has of
+/// it, one takes some four hundred bytes once it is over, and twice as many while it is
+/// held: two to four gigabytes.
 const RESERVATIONS_MAX: usize = 4_000_000;
 
 /// Reservations after which they are counted again.
@@ -35,14 +36,17 @@ const PLACES_AT_ONCE: usize = 256;
 
 /// Expiries are looked at in steps of this many milliseconds.
 const EXPIRY_STEP_MS: i64 = 250;
+/// When one is looked at again that is over and could not sleep: decisions take
+/// microseconds, and their way into the log milliseconds.
+const AWAKE_MS: i64 = 1_000;
 /// Reservations in one list of a step: where a million end at once, nobody waits until
 /// a long list has moved.
 const LIST_MAX: usize = 1024;
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
-/// By step and number of the list.
-type Expiries = BTreeMap<(i64, u32), Vec<Arc<Hold>>>;
+/// By step and number of the list. Whether a hold is still wanted is not decided here.
+type Expiries = BTreeMap<(i64, u32), Vec<Weak<Hold>>>;
 
 /// The live side of one partition's quota. Clones show the same.
 #[derive(Clone, Debug)]
@@ -129,8 +133,9 @@ impl LiveQuota {
     }
 
     /// Frees what reservations held whose time is over, of at most `most` that are
-    /// looked at; whether there are more. Never keeps a decision waiting, and makes room
-    /// for what makes decisions short: to be called a few times a second.
+    /// looked at; whether there are more. Keeps no decision waiting for longer than one of
+    /// them takes, and makes room for what makes decisions short: to be called a few times a
+    /// second.
     pub fn expire(&self, now: TimeMs, most: usize) -> bool {
         self.shared.shortcuts.tend(self.shared.accounts.len(), now);
         let mut left = most;
@@ -140,14 +145,15 @@ impl LiveQuota {
                 return false;
             }
             left -= due.len();
+            let due: Vec<Arc<Hold>> = due.iter().filter_map(Weak::upgrade).collect();
             // Nobody has looked at them for as long as they were held.
             due.iter().for_each(|hold| crate::prefetch::prefetch_whole(&**hold));
-            due.into_iter().for_each(|hold| self.expire_one(hold, now));
+            due.into_iter().for_each(|hold| self.expire_one(&hold, now));
         }
         true
     }
 
-    fn expire_one(&self, hold: Arc<Hold>, now: TimeMs) {
+    fn expire_one(&self, hold: &Arc<Hold>, now: TimeMs) {
         let was_open = hold.lock().is_open();
         let next = hold.expire(now.0);
         if was_open && !hold.lock().is_open() {
@@ -156,8 +162,12 @@ impl LiveQuota {
         let key = || hold_key(&hold.account.tenant, &hold.id);
         match next {
             Next::Look { at_ms } => self.shared.watch(hold, at_ms),
-            Next::Remember => self.shared.holds.lay_down(&key(), &hold),
-            Next::Forget => self.shared.holds.give_up(&key(), &hold),
+            Next::Remember => {
+                if self.shared.holds.lay_down(&key(), hold, now.0) {
+                    self.shared.watch(hold, now.0.saturating_add(AWAKE_MS));
+                }
+            }
+            Next::Forget => self.shared.holds.give_up(&key(), hold),
         }
     }
 
@@ -387,9 +397,10 @@ impl Shared {
     }
 
     /// The counters that a reservation from the log holds on.
-    fn counters_of(&self, account: &Account, ledger: &Ledger, now: TimeMs) -> Counters {
+    fn counters_of(&self, account: &Account, ledger: &Ledger) -> Counters {
         let catalogue = self.catalogue.load();
-        let terms = Arc::clone(&self.standing(account, now).terms);
+        // Which subjects and keys are limited.
+        let terms = catalogue.terms_of(&account.terms().1.unwrap_or_default());
         let who = Who { tenant: String::new(), subject: ledger.subject.clone(), key: ledger.key.clone() };
         let of_line = |line: &Line| {
             let kind = if line.period_ms.is_some() { Kind::Usage } else { Kind::Concurrency };
@@ -416,7 +427,7 @@ impl Shared {
     /// on, unless something was decided about it.
     pub(super) fn wake(&self, named: (&str, &str), ledger: Ledger) -> Arc<Hold> {
         let hold = self.hold_in_log(named, ledger, Hold::remembered);
-        self.watch(Arc::clone(&hold), i64::MIN);
+        self.watch(&hold, i64::MIN);
         hold
     }
 
@@ -429,8 +440,7 @@ impl Shared {
         make: impl FnOnce(Arc<Account>, &str, Counters, Ledger) -> Hold,
     ) -> Arc<Hold> {
         let account = self.account_of_log(tenant);
-        // Only tells whether subjects and keys are limited; any time does.
-        let counters = self.counters_of(&account, &ledger, TimeMs(ledger.expires_ms));
+        let counters = self.counters_of(&account, &ledger);
         Arc::new(make(account, id, counters, ledger))
     }
 
@@ -458,7 +468,8 @@ impl Shared {
     }
 
     /// Looks at a reservation again when its time may be over.
-    pub(super) fn watch(&self, hold: Arc<Hold>, ends_ms: i64) {
+    pub(super) fn watch(&self, hold: &Arc<Hold>, ends_ms: i64) {
+        let hold = Arc::downgrade(hold);
         let step = ends_ms.div_euclid(EXPIRY_STEP_MS) + 1;
         let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
         let number = match expiries.range_mut((step, 0)..=(step, u32::MAX)).next_back() {
@@ -471,7 +482,7 @@ impl Shared {
 
     /// Up to `most` of those whose time may be over. Whoever decides wants the same lock,
     /// so it is held once for many.
-    fn take_due(&self, now_ms: i64, most: usize) -> Vec<Arc<Hold>> {
+    fn take_due(&self, now_ms: i64, most: usize) -> Vec<Weak<Hold>> {
         let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
         let first = expiries.first_entry().filter(|first| first.key().0 <= now_ms.div_euclid(EXPIRY_STEP_MS));
         let Some(mut first) = first else { return Vec::new() };

@@ -176,6 +176,9 @@ impl Reservations {
         let is_drawn = self.booked(number)?.ledger.draw(meter, quantity);
         if is_drawn {
             self.change(number / PAGE);
+        } else if let Some(page) = self.pages.get_mut(&(number / PAGE)) {
+            // Nobody hands it over, and nothing more may be done with it.
+            page.places[place_of(number)].as_mut().map(Kept::store);
         }
         Some(is_drawn)
     }
@@ -416,8 +419,11 @@ mod tests {
             assert_eq!(reservations.draw(name, "m", 1), Some(false));
         }
         says(&reservations);
+        let is_open = |reservations: &Reservations, number| matches!(reservations.at(number), Some(Kept::Open(_)));
+        assert_eq!([0, 1].map(|number| is_open(&reservations, number)), [false; 2]);
         assert!(taken(&mut reservations).is_empty(), "nothing was changed");
         assert!(reservations.apply("a", &Action::Release { op: 2 }));
+        assert!(is_open(&reservations, 0));
         says(&reservations);
         assert_ne!(taken(&mut reservations), stored);
         says(&reservations);

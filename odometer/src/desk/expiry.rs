@@ -13,7 +13,7 @@ use crate::slices::Turn;
 /// Time between two looks: with the step that expiries are kept in, well below the
 /// second that a hold may outlive its reservation.
 const EVERY: Duration = Duration::from_millis(100);
-/// Reservations looked at before it is looked who else wants the processor: some ten
+/// Reservations looked at before it is looked who else wants the processor: some tens of
 /// microseconds.
 const AT_ONCE: usize = 32;
 

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 const QUEUE_OPERATIONS: usize = 8_192;
 /// Most operations of one envelope; its bytes bound it too.
 const ENVELOPE_OPERATIONS_MAX: usize = 512;
-/// How long operations that nobody waits for gather: far within the 5 ms in which the
-/// log has them, and long enough that their envelopes, and who reads them, are few.
+/// How long operations that nobody waits for gather: within the 5 ms in which the log
+/// usually has them, and long enough that their envelopes, and who reads them, are few.
 const GATHER: Duration = Duration::from_millis(2);
 /// Age of an operation that the log has not got at which it is behind: what gathers and
 /// is committed takes a few milliseconds, and some ten where everything is busy.

@@ -363,14 +363,14 @@ impl Counter {
     /// What the next of `due` changed, as many of them as fit; they are taken from its
     /// end. Empty only when none of them has anything.
     fn batch_of(&mut self, due: &mut Vec<u32>, snapshot: bool) -> Batch {
-        let mut batch = Batch::default();
-        let mut rows = 0;
+        let (mut batch, mut rows, mut turn) = (Batch::default(), 0, Turn::begin());
         while rows < BATCH_ROWS_MAX
             && let Some(partition) = due.pop()
         {
             if let Some(owned) = self.state.owned.get_mut(&partition) {
                 rows += owned.processor.pending_rows();
-                gather(&mut batch, partition, owned, snapshot);
+                turn.give_way();
+                gather(&mut batch, partition, (owned, &mut turn), snapshot);
             }
         }
         batch
@@ -421,8 +421,7 @@ fn took_over(
 }
 
 /// Adds what a partition changed to a batch.
-fn gather(batch: &mut Batch, partition: u32, owned: &mut Owned, snapshot: bool) {
-    let mut turn = Turn::begin();
+fn gather(batch: &mut Batch, partition: u32, (owned, turn): (&mut Owned, &mut Turn), snapshot: bool) {
     let commit = owned.processor.poll_commit_in_pieces(|| turn.give_way());
     batch.commits.extend(commit.map(|commit| OwnedCommit { epoch: owned.epoch, commit }));
     // The committer writes it once the book has all that it covers.
