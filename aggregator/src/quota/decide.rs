@@ -145,8 +145,12 @@ impl LiveQuota {
         let expires_ms = now.0.saturating_add(extend.ttl_ms);
         let action = Action::Extend { op, expires_ms, add: held_items(&extend.add, &asked) };
         let admitted = admitted(&state, &extend.add);
+        let ended_ms = state.ledger.expires_ms;
         hold.decide(&mut state, &action, &admitted, now.0);
-        // It is looked at when it would have ended, and then again.
+        // Else it is looked at when it would have ended, and then again.
+        if expires_ms < ended_ms {
+            self.shared.watch(&hold, expires_ms);
+        }
         decided.expires_at = Some(TimeMs(expires_ms));
         decided.operation = Some(operation(&extend.tenant, &extend.id, now, action));
         Ok(decided)

@@ -100,6 +100,24 @@ fn the_same_request_gets_the_same_answer_and_another_is_told_so() {
 }
 
 #[test]
+fn an_extension_may_end_it_sooner() {
+    for is_read in [false, true] {
+        let mut site = site();
+        let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 60)]), 7, NOW).unwrap();
+        site.book(outcome);
+        let extend = Extend { tenant: "acme".into(), id: "run".into(), ttl_ms: 1_000, ..Extend::default() };
+        let outcome = site.quota.extend(&extend, 1 << 32, NOW).unwrap();
+        if is_read {
+            site.book(outcome);
+        }
+        assert!(!site.quota.expire(later(999), 10));
+        assert_eq!(site.stands(MINUTES), (0, 60));
+        assert!(!site.quota.expire(later(2_000), 10));
+        assert_eq!(site.stands(MINUTES), (0, 0), "{is_read}");
+    }
+}
+
+#[test]
 fn an_expired_one_is_freed_and_a_late_commit_counts_and_is_flagged() {
     let mut site = site();
     let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 60)]), 7, NOW).unwrap();
