@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 
 use super::{Rig, line};
 
-/// Asks until the tenant's counters show `records` records.
+/// Asks until the tenant's counters show `records` records, and what they add up to, which
+/// is shown a moment later.
 async fn until(rig: &Rig, uri: &str, records: u64) -> Value {
     loop {
         let answer = rig.good(uri).await;
         let usage = answer["usage"].as_array().unwrap();
         if usage.iter().map(|usage| usage["records"].as_u64().unwrap()).sum::<u64>() >= records {
-            return answer;
+            rig.settle().await;
+            return rig.good(uri).await;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
