@@ -290,7 +290,7 @@ impl QuotaBook {
     }
 
     /// What changed since the last call, absolute values, by key; `between` is called
-    /// between rows.
+    /// between pages of reservations.
     pub(crate) fn take_dirty(&mut self, mut between: impl FnMut()) -> Vec<QuotaRow> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut rows: Vec<QuotaRow> = dirty.into_iter().map(|key| self.row(key)).collect();

@@ -1,6 +1,6 @@
 //! Where decisions find reservations. What holds something, or may soon, is a hold. What
 //! is over is only remembered, for a day and mostly asked for by nobody: it sleeps, which
-//! takes a fifth of the room, and gives the rest to those that come.
+//! takes little room, and gives the rest to those that come.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ use crate::rules::Anchors;
 /// without end; at a few hundred bytes each this is about a gigabyte.
 const ACCOUNTS_MAX: usize = 4_000_000;
 /// Reservations of one partition that are held or remembered. With what the book has of
-/// it, one takes some four hundred bytes once it is over, and twice as many while it is
+/// it, one takes some five hundred bytes once it is over, and about a kilobyte while it is
 /// held: two to four gigabytes.
 const RESERVATIONS_MAX: usize = 4_000_000;
 
