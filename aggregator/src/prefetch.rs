@@ -20,16 +20,15 @@ pub(crate) fn prefetch<T>(slice: &[T], index: usize) {
     let _ = (slice, index);
 }
 
-/// Hints that all of `item` will be read soon.
+/// Hints that all of what stands at `item` will be read soon. Any pointer will do.
 #[inline]
-#[expect(unsafe_code, reason = "the intrinsic is unsafe; the pointer stays within a live reference")]
-pub(crate) fn prefetch_whole<T>(item: &T) {
+#[expect(unsafe_code, reason = "the intrinsic is unsafe; it reads nothing")]
+pub(crate) fn prefetch_whole<T>(item: *const T) {
     #[cfg(target_arch = "x86_64")]
     for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
-        // SAFETY: a prefetch reads nothing and faults never; the address is within a live
-        // reference.
+        // SAFETY: a prefetch reads nothing and faults never, whatever the address.
         unsafe {
-            let line = std::ptr::from_ref(item).cast::<i8>().add(offset);
+            let line = item.cast::<i8>().wrapping_add(offset);
             core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line);
         }
     }

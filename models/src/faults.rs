@@ -104,28 +104,33 @@ const TAKE: [&str; 2] = [
     "ask.word.move_by(if fits && take { ask.amount } else { 0 });",
 ];
 
-const FLAG: [&str; 2] = ["std::mem::replace(&mut state.is_over, true)", "state.is_over"];
-const DRAW_IN_ONE: [&str; 2] = ["self.settle_around(&mut state, Some(cell))", "self.settle_around(&mut state, None)"];
+const FLAG: [&str; 2] = ["std::mem::replace(&mut awake.is_over, true)", "awake.is_over"];
+const DRAW_IN_ONE: [&str; 2] = ["self.settle_around(Some(cell))", "self.settle_around(None)"];
 const DRAW_UNDER_LOCK: [&str; 2] = [
-    "self.settle_around(&mut state, Some(cell))",
-    "drop(state);\n        self.settle_around(&mut self.lock(), Some(cell))",
+    "state.draw(meter, quantity, cell)",
+    "state.ledger.draw(meter, quantity);\n        drop(state);\n        \
+     self.shared.open(&hold).draw(meter, 0, cell)",
 ];
-const EXPIRE_UNDER_LOCK: [&str; 2] =
-    ["let was_over = ", "drop(state);\n        let mut state = self.lock();\n        let was_over = "];
+const EXPIRE_UNDER_LOCK: [&str; 2] = [
+    "let was_open = ",
+    "drop(state);\n        let mut state = self.lock();\n        \
+     let Life::Awake(awake) = &mut state.life else { return (Next::Remember, false) };\n        let was_open = ",
+];
 const ONCE: [&str; 2] =
     ["let is_new = self.remember(*op) && self.phase == Phase::Open;", "let is_new = self.phase == Phase::Open;"];
 const COMMIT_UNDER_LOCK: [&str; 2] = [
     "let late = state.is_over;",
-    "let late = state.is_over;\n        drop(state);\n        let mut state = hold.lock();",
+    "let late = state.is_over;\n        drop(state);\n        let mut state = self.shared.open(&hold);",
 ];
 const FOUND_OR_PUT: [&str; 2] = [
-    "vacancy.put(&hold);",
-    "drop(vacancy);\n        (0..4).for_each(super::sync::pause);\n        holds.forget(key);\n        \
-     if let Err(vacancy) = holds.find_or_place(key.into(), wake, book) {\n            vacancy.put(&hold);\n        }",
+    "vacancy.put(hold);",
+    "drop(vacancy);\n        (0..4).for_each(super::sync::pause);\n        holds.forget(&hold.name);\n        \
+     if let Err(vacancy) = holds.find_or_place(&hold.name, book) {\n            vacancy.put(Arc::clone(&hold));\n        }",
 ];
-const NOBODY_ELSE: [&str; 2] = ["if Arc::strong_count(hold) > NOBODY_ELSE {", "if NOBODY_ELSE == 0 {"];
-const GIVEN_UP: [&str; 2] = ["Arc::ptr_eq(here, hold) && !here.lock().is_booked,", "Arc::ptr_eq(here, hold),"];
-const ADMITTED_ALREADY: [&str; 2] = ["state.held[*line] += amount;", "let _ = (line, amount);"];
+const LAID_DOWN_AS_IT_WAS: [&str; 2] =
+    ["state.life = Life::Asleep(asleep);", "drop(state);\n                self.lock().life = Life::Asleep(asleep);"];
+const GIVEN_UP: [&str; 2] = ["Arc::ptr_eq(here, hold) && !here.is_booked()", "Arc::ptr_eq(here, hold)"];
+const ADMITTED_ALREADY: [&str; 2] = ["self.held[*line] += amount;", "let _ = (line, amount);"];
 const VOIDED: [&str; 2] = ["self.shared.shortcuts.void_tenant(tenant);", ""];
 const KEY_FIRST: [&str; 2] = [
     "let shortcut = Kept::new(key,",
@@ -239,7 +244,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "draw_settles_later",
         tree: Tree::Life,
-        file: HOLD,
+        file: BOOK,
         changes: &[DRAW_UNDER_LOCK],
         found_by: "drawing_opens_no_room",
     },
@@ -286,10 +291,10 @@ pub const FAULTS: &[Fault] = &[
         found_by: "forgotten_when_read",
     },
     Fault {
-        name: "laid_down_while_in_hand",
+        name: "laid_down_as_it_was",
         tree: Tree::Life,
-        file: HOLDS,
-        changes: &[NOBODY_ELSE],
+        file: HOLD,
+        changes: &[LAID_DOWN_AS_IT_WAS],
         found_by: "committed_when_laid_down",
     },
     Fault {

@@ -29,10 +29,6 @@ impl<K, V, S> Default for DashMap<K, V, S> {
 }
 
 impl<K: Hash + Eq + Clone, V, S> DashMap<K, V, S> {
-    pub(crate) fn with_hasher_and_shard_amount(_hasher: S, _shards: usize) -> Self {
-        Self::default()
-    }
-
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, Shard<K, V>> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
@@ -60,17 +56,6 @@ impl<K: Hash + Eq + Clone, V, S> DashMap<K, V, S> {
         self.get(key)
     }
 
-    pub(crate) fn insert(&self, key: K, value: V) -> Option<V> {
-        self.shard(&key).insert(key, value)
-    }
-
-    pub(crate) fn remove<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<(K, V)>
-    where
-        K: Borrow<Q>,
-    {
-        self.shard(key).remove_entry(key)
-    }
-
     pub(crate) fn remove_if<Q: Hash + Eq + ?Sized>(&self, key: &Q, is_so: impl FnOnce(&K, &V) -> bool) -> Option<(K, V)>
     where
         K: Borrow<Q>,
@@ -83,7 +68,7 @@ impl<K: Hash + Eq + Clone, V, S> DashMap<K, V, S> {
     pub(crate) fn entry(&self, key: K) -> Entry<'_, K, V> {
         let shard = self.shard(&key);
         let place = Ref { shard, key };
-        if place.shard.contains_key(&place.key) { Entry::Occupied(place) } else { Entry::Vacant(VacantEntry(place)) }
+        if place.shard.contains_key(&place.key) { Entry::Occupied(place) } else { Entry::Vacant(place) }
     }
 }
 
@@ -96,10 +81,6 @@ pub(crate) struct Ref<'a, K, V> {
 impl<K: Hash + Eq, V> Ref<'_, K, V> {
     pub(crate) fn value(&self) -> &V {
         &self.shard[&self.key]
-    }
-
-    pub(crate) fn get_mut(&mut self) -> &mut V {
-        self
     }
 }
 
@@ -119,24 +100,17 @@ impl<K: Hash + Eq, V> DerefMut for Ref<'_, K, V> {
 
 pub(crate) enum Entry<'a, K, V> {
     Occupied(Ref<'a, K, V>),
-    Vacant(VacantEntry<'a, K, V>),
-}
-
-pub(crate) struct VacantEntry<'a, K, V>(Ref<'a, K, V>);
-
-impl<'a, K: Hash + Eq + Clone, V> VacantEntry<'a, K, V> {
-    pub(crate) fn insert(self, value: V) -> Ref<'a, K, V> {
-        let Ref { mut shard, key } = self.0;
-        shard.insert(key.clone(), value);
-        Ref { shard, key }
-    }
+    Vacant(Ref<'a, K, V>),
 }
 
 impl<'a, K: Hash + Eq + Clone, V> Entry<'a, K, V> {
     pub(crate) fn or_insert_with(self, new: impl FnOnce() -> V) -> Ref<'a, K, V> {
         match self {
             Self::Occupied(found) => found,
-            Self::Vacant(vacant) => vacant.insert(new()),
+            Self::Vacant(Ref { mut shard, key }) => {
+                shard.insert(key.clone(), new());
+                Ref { shard, key }
+            }
         }
     }
 
@@ -145,12 +119,5 @@ impl<'a, K: Hash + Eq + Clone, V> Entry<'a, K, V> {
         V: Default,
     {
         self.or_insert_with(V::default)
-    }
-}
-
-/// The same paths as there.
-pub(crate) mod mapref {
-    pub(crate) mod entry {
-        pub(crate) use super::super::{Entry, VacantEntry};
     }
 }

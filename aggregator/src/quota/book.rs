@@ -17,7 +17,8 @@ use super::early::{Earlies, Early};
 use super::entitlements::Entitlements;
 use super::hold::Hold;
 use super::ledger::Ledger;
-use super::live::{LiveQuota, hold_key, parse_hold_key};
+use super::live::{LiveQuota, Shared};
+use super::name::Name;
 use super::reservations::Reservations;
 use crate::cells::{Cell, LiveCells, LiveUsage};
 
@@ -104,10 +105,10 @@ impl QuotaBook {
                 let key = OwnKey { scope, name, meter, period_ms: Some(period_ms) };
                 counter_of(&mut self.counters, &self.live, (&row.tenant, key)).counter.settle(settled);
             }
-            QuotaRowKind::Early => self.early.put(&hold_key(&row.tenant, &row.name), decoded(&row.state)?),
+            QuotaRowKind::Early => self.early.put(&Name::of(&row.tenant, &row.name), decoded(&row.state)?),
             QuotaRowKind::Reservations => {
                 let Self { reservations, live, .. } = self;
-                reservations.restore(&row.name, &row.state, |name, ledger| live.book(name, ledger, None))?;
+                reservations.restore(&row.name, &row.state, |name, ledger| live.book(Name::stored(name), ledger, None))?;
             }
         }
         Some(())
@@ -192,31 +193,31 @@ impl QuotaBook {
 
     fn apply(&mut self, operation: QuotaOperation) {
         let QuotaOperation { tenant, id, action, .. } = operation;
-        let key = hold_key(&tenant, &id);
-        if self.reservations.apply(&key, &action) {
-            self.live.bring(&key, &action);
+        let name = Name::of(&tenant, &id);
+        if self.reservations.apply(&name, &action) {
+            self.live.bring(&name, &action);
             return;
         }
         // Else an operation on a reservation that is forgotten.
-        let Some(mut ledger) = Ledger::open(&action, |meter| meter.into()) else { return };
-        let early = self.early.take(&key);
+        let Some(mut ledger) = Ledger::open(&action) else { return };
+        let early = self.early.take(&name);
         if let Some(early) = &early {
             early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
             self.dirty.insert((QuotaRowKind::Early, tenant, id));
         }
-        self.live.book(&key, &ledger, early.as_ref());
-        self.reservations.open(&key, ledger);
+        self.live.book(name.clone(), &ledger, early.as_ref());
+        self.reservations.open(&name, ledger);
     }
 
     /// An accepted record drew on a reservation and was counted in `cell`: by how much
     /// the cell's word moves for that, besides the record itself.
     pub(crate) fn draw(&mut self, (tenant, id): (&str, &str), meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
-        let key = hold_key(tenant, id);
-        match self.reservations.draw(&key, meter, quantity) {
-            Some(true) => self.live.shared.hold_of(&key).map_or(0, |hold| hold.draw(meter, quantity, cell)),
+        let name = Name::of(tenant, id);
+        match self.reservations.draw(&name, meter, quantity) {
+            Some(true) => self.live.draw(&name, meter, quantity, cell),
             Some(false) => 0,
             None => {
-                if self.early.draw(&key, (tenant, id), (meter, quantity), self.log_ms) {
+                if self.early.draw(&name, (tenant, id), (meter, quantity), self.log_ms) {
                     self.dirty.insert((QuotaRowKind::Early, tenant.to_owned(), id.to_owned()));
                 }
                 0
@@ -226,7 +227,7 @@ impl QuotaBook {
 
     /// Who used a reservation, where its records do not say.
     pub(crate) fn user_of(&self, tenant: &str, id: &str) -> (Option<&str>, Option<&str>) {
-        self.reservations.user_of(&hold_key(tenant, id)).unwrap_or_default()
+        self.reservations.user_of(&Name::of(tenant, id)).unwrap_or_default()
     }
 
     /// Settles an accepted record below its tenant, where anything is limited there.
@@ -308,7 +309,7 @@ impl QuotaBook {
             QuotaRowKind::Plan => self.entitlements.plan(&name).map_or(Vec::new(), encoded),
             QuotaRowKind::Terms => self.entitlements.terms(&tenant).map_or(Vec::new(), encoded),
             QuotaRowKind::Reservations => unreachable!("they are handed over page by page"),
-            QuotaRowKind::Early => self.early.get(&hold_key(&tenant, &name)).map_or(Vec::new(), encoded),
+            QuotaRowKind::Early => self.early.get(&Name::of(&tenant, &name)).map_or(Vec::new(), encoded),
             QuotaRowKind::Counter => self.stored_counter(&tenant, &name).map_or(Vec::new(), |c| encoded(&c)),
         };
         QuotaRow { kind, tenant, name, state }
@@ -358,38 +359,44 @@ impl LiveQuota {
     /// The log has a reservation, which `early` records had drawn on; `ledger` knows of
     /// them. Found or put in one step: the same request may be decided here meanwhile, or
     /// given up.
-    fn book(&self, key: &str, ledger: &Ledger, early: Option<&Early>) {
-        let (holds, named) = (&self.shared.holds, parse_hold_key(key));
-        let wake = |ledger| self.shared.wake(named, ledger);
-        let book = |hold: &Arc<Hold>| hold.book(early);
+    fn book(&self, name: Name, ledger: &Ledger, early: Option<&Early>) {
+        let Shared { holds, expiries, .. } = &*self.shared;
+        let book = |hold: &Arc<Hold>| {
+            hold.book();
+            early.inspect(|early| self.shared.open(hold).draw_early(early));
+        };
         // Mostly it was decided here.
-        if holds.find(key, wake, book).is_some() {
-            return;
-        }
-        let Err(vacancy) = holds.find_or_place(key.into(), wake, book) else { return };
-        let Some(ends_ms) = ledger.ends_ms() else { return vacancy.put_asleep(ledger) };
-        let hold = self.shared.hold_in_log(named, ledger.clone(), Hold::booked);
-        vacancy.put(&hold);
-        self.shared.watch(&hold, ends_ms);
+        let Err(vacancy) = holds.find_or_place(&name, book) else { return };
+        let Some(ends_ms) = ledger.ends_ms() else { return vacancy.put(Arc::new(Hold::remembered(name, ledger))) };
+        let counters = self.shared.counters_of(name.parts().0, ledger);
+        let hold = Arc::new(Hold::booked(name, counters, ledger.clone()));
+        expiries.watch(&hold, ends_ms);
+        vacancy.put(hold);
     }
 
     /// The log has an operation on a reservation; one that was decided here changed the
     /// live side already.
-    fn bring(&self, key: &str, action: &Action) {
-        let Some(hold) = self.shared.hold_of(key) else { return };
-        let mut state = hold.lock();
+    fn bring(&self, name: &str, action: &Action) {
+        let Some(hold) = self.shared.holds.find(name) else { return };
+        let mut state = self.shared.open(&hold);
         let (was_over, ended_ms) = (state.is_over, state.ledger.ends_ms());
-        hold.take(&mut state, action, &[]);
+        state.take(action, &[]);
         let ends_ms = state.ledger.ends_ms();
         drop(state);
         // Else it is looked at when it would have ended before, and then again.
         if was_over || ends_ms.is_none() || ends_ms < ended_ms {
-            self.shared.watch(&hold, ends_ms.unwrap_or(i64::MIN));
+            self.shared.expiries.watch(&hold, ends_ms.unwrap_or(i64::MIN));
         }
     }
 
-    fn forget(&self, key: &str) {
-        if let Some(hold) = self.shared.holds.forget(key) {
+    fn draw(&self, name: &str, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
+        let Some(hold) = self.shared.holds.find(name) else { return 0 };
+        let mut state = self.shared.open(&hold);
+        state.draw(meter, quantity, cell)
+    }
+
+    fn forget(&self, name: &str) {
+        if let Some(hold) = self.shared.holds.forget(name) {
             // Whoever still has it in hand finds that it holds nothing.
             hold.expire(i64::MAX);
         }

@@ -8,11 +8,13 @@ use odometer_schemas::quota::{
     QuotaOperation, Release, Reserve, SETTLE_MS,
 };
 use odometer_schemas::time::TimeMs;
+use smallvec::SmallVec;
 
 use super::account::{Counter, Gate, Policy};
 use super::hold::{Hold, HoldState, Layers};
 use super::ledger::{Ledger, Phase};
-use super::live::{Asked, LiveQuota, hold_key};
+use super::live::{AllAsked, Asked, LiveQuota};
+use super::name::Name;
 use super::places::Shortcut;
 use super::several::{Ask, Seen, ask_all};
 use super::word::{UNLIMITED, Word};
@@ -44,9 +46,8 @@ impl LiveQuota {
         if let Some(outcome) = self.check_one(check, now) {
             return Ok(outcome);
         }
-        let account = self.shared.account(&check.who.tenant)?;
-        let asked = self.shared.asked(&account, &check.who, &check.items, now)?;
-        let seen = look(&account.several, &asked, false);
+        let asked = self.shared.asked(&check.who, &check.items, now)?;
+        let seen = self.look(&check.who.tenant, &asked, false)?;
         Ok(outcome(&asked, &seen, false))
     }
 
@@ -82,18 +83,17 @@ impl LiveQuota {
     /// [`QuotaError::Reused`], [`QuotaError::Invalid`], [`QuotaError::Unavailable`].
     pub fn reserve(&self, reserve: &Reserve, body: u128, now: TimeMs) -> Result<Outcome, QuotaError> {
         self.shared.has_room()?;
-        let account = self.shared.account(&reserve.who.tenant)?;
-        let asked = self.shared.asked(&account, &reserve.who, &reserve.items, now)?;
-        // The id is taken or found in one step; whoever repeats it meanwhile waits.
         let (tenant, id) = (&*reserve.who.tenant, &*reserve.id);
-        let wake = |ledger| self.shared.wake((tenant, id), ledger);
-        let vacancy = match self.shared.holds.find_or_place(hold_key(tenant, id), wake, Arc::clone) {
-            Ok(hold) => return repeated(&hold, reserve, body, &asked),
+        let asked = self.shared.asked(&reserve.who, &reserve.items, now)?;
+        // The id is taken or found in one step; whoever repeats it meanwhile waits.
+        let name = Name::of(tenant, id);
+        let vacancy = match self.shared.holds.find_or_place(&name, Arc::clone) {
+            Ok(hold) => return self.repeated(&hold, reserve, body, &asked),
             Err(vacancy) => vacancy,
         };
         let mut decided = match asked.as_slice() {
             [only] => single(&only.gate, (&only.gate.counter, only.gate.counter.word()), only.amount, true),
-            several => outcome(several, &look(&account.several, several, true), true),
+            several => outcome(several, &self.look(tenant, several, true)?, true),
         };
         if decided.decision == Decision::Deny {
             return Ok(decided);
@@ -107,14 +107,27 @@ impl LiveQuota {
             body,
             decision: decided.decision,
         };
-        let ledger = Ledger::open(&action, |meter| name_of(&asked, meter)).expect("a reserving action opens a ledger");
+        let ledger = Ledger::open(&action).expect("a reserving action opens a ledger");
         let counters = ledger.lines.iter().map(|line| counters(&asked, &line.meter)).collect();
-        let hold = Arc::new(Hold::admitted(account, id, counters, ledger));
-        vacancy.put(&hold);
-        self.shared.watch(&hold, expires_ms);
+        let hold = Arc::new(Hold::admitted(name, counters, ledger));
+        self.shared.expiries.watch(&hold, expires_ms);
+        vacancy.put(hold);
         decided.expires_at = Some(TimeMs(expires_ms));
         decided.operation = Some(operation(tenant, id, now, action));
         Ok(decided)
+    }
+
+    /// The answer to a request that was answered before. The log is told again unless it is
+    /// known to have it.
+    fn repeated(&self, hold: &Arc<Hold>, reserve: &Reserve, body: u128, asked: &[Asked]) -> Result<Outcome, QuotaError> {
+        let state = self.shared.open(hold);
+        if state.ledger.body != body {
+            return Err(QuotaError::Reused { id: reserve.id.clone() });
+        }
+        let at = TimeMs(state.ledger.expires_ms.saturating_sub(reserve.ttl_ms));
+        let action = || state.ledger.reserving(held_items(&reserve.items, asked));
+        let operation = (!state.is_booked()).then(|| operation(&reserve.who.tenant, &reserve.id, at, action()));
+        Ok(Outcome { decision: state.ledger.decision, operation, ..standing_of(&state, asked) })
     }
 
     /// Holds a reservation for longer, and what is asked besides, or nothing of it.
@@ -124,9 +137,9 @@ impl LiveQuota {
     /// [`QuotaError::Unavailable`].
     pub fn extend(&self, extend: &Extend, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&extend.tenant, &extend.id)?;
-        let mut state = hold.lock();
+        let mut state = self.shared.open(&hold);
         not_reused(&state, op, &extend.op_id)?;
-        let asked = self.asked_again(&hold, &state, &extend.add, now)?;
+        let asked = self.asked_again(&hold.name, &state, &extend.add, now)?;
         if state.ledger.knows(op) {
             // Said again: nobody knows here whether the log has it, and it takes it once.
             let action =
@@ -138,7 +151,7 @@ impl LiveQuota {
             return Err(QuotaError::Ended { id: extend.id.clone() });
         }
         has_room(&state, now)?;
-        let mut decided = outcome(&asked, &look(&hold.account.several, &asked, true), true);
+        let mut decided = outcome(&asked, &self.look(&extend.tenant, &asked, true)?, true);
         if decided.decision == Decision::Deny {
             return Ok(decided);
         }
@@ -146,10 +159,10 @@ impl LiveQuota {
         let action = Action::Extend { op, expires_ms, add: held_items(&extend.add, &asked) };
         let admitted = admitted(&state, &extend.add);
         let ended_ms = state.ledger.expires_ms;
-        hold.decide(&mut state, &action, &admitted, now.0);
+        state.decide(&action, &admitted, now.0);
         // Else it is looked at when it would have ended, and then again.
         if expires_ms < ended_ms {
-            self.shared.watch(&hold, expires_ms);
+            self.shared.expiries.watch(&hold, expires_ms);
         }
         decided.expires_at = Some(TimeMs(expires_ms));
         decided.operation = Some(operation(&extend.tenant, &extend.id, now, action));
@@ -164,9 +177,9 @@ impl LiveQuota {
     /// [`QuotaError::Unavailable`].
     pub fn commit(&self, commit: &Commit, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&commit.tenant, &commit.id)?;
-        let mut state = hold.lock();
+        let mut state = self.shared.open(&hold);
         not_reused(&state, op, &commit.op_id)?;
-        let asked = self.asked_again(&hold, &state, &commit.items, now)?;
+        let asked = self.asked_again(&hold.name, &state, &commit.items, now)?;
         if state.ledger.knows(op) {
             let settle_until_ms = if commit.is_final { state.ledger.ends_ms() } else { None };
             let action = Action::Commit { op, items: held_items(&commit.items, &asked), settle_until_ms };
@@ -185,9 +198,9 @@ impl LiveQuota {
         let late = state.is_over;
         let settle_until_ms = commit.is_final.then(|| now.0.saturating_add(SETTLE_MS));
         let action = Action::Commit { op, items: held_items(&commit.items, &asked), settle_until_ms };
-        hold.decide(&mut state, &action, &[], now.0);
+        state.decide(&action, &[], now.0);
         if let Some(until_ms) = settle_until_ms {
-            self.shared.watch(&hold, until_ms);
+            self.shared.expiries.watch(&hold, until_ms);
         }
         let mut decided = standing_of(&state, &asked);
         decided.late = late;
@@ -201,35 +214,48 @@ impl LiveQuota {
     /// [`QuotaError::Unknown`], [`QuotaError::Unavailable`].
     pub fn release(&self, release: &Release, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
         let hold = self.known(&release.tenant, &release.id)?;
-        let mut state = hold.lock();
+        let mut state = self.shared.open(&hold);
         not_reused(&state, op, &release.op_id)?;
         let action = Action::Release { op };
         if !state.ledger.knows(op) {
             has_room(&state, now)?;
-            hold.decide(&mut state, &action, &[], now.0);
+            state.decide(&action, &[], now.0);
         }
         let mut decided = standing_of(&state, &[]);
         decided.operation = Some(operation(&release.tenant, &release.id, now, action));
         Ok(decided)
     }
 
+    /// Looks at all words at one moment, and takes what is asked of them if it fits.
+    fn look(&self, tenant: &str, asked: &[Asked], take: bool) -> Result<Seen, QuotaError> {
+        let account = self.shared.account(tenant)?;
+        let ask = asked.iter().map(|Asked { gate, amount }| Ask {
+            word: gate.counter.word(),
+            amount: *amount,
+            hard_limit: gate.policy.hard_limit,
+        });
+        let asks: SmallVec<[Ask<'_>; 4]> = ask.collect();
+        Ok(ask_all(&account.several, &asks, take))
+    }
+
     fn known(&self, tenant: &str, id: &str) -> Result<Arc<Hold>, QuotaError> {
-        self.shared.hold(tenant, id).ok_or_else(|| QuotaError::Unknown { id: id.to_owned() })
+        self.shared.holds.find(&Name::of(tenant, id)).ok_or_else(|| QuotaError::Unknown { id: id.to_owned() })
     }
 
     /// What an operation asks of the counters that a reservation holds on already, in
     /// the period in which it was made.
     fn asked_again(
         &self,
-        hold: &Hold,
+        name: &Name,
         state: &HoldState,
         items: &[Item],
         now: TimeMs,
-    ) -> Result<Vec<Asked>, QuotaError> {
-        let terms = &self.shared.standing(&hold.account, now).terms;
-        let mut asked: Vec<Asked> = Vec::new();
+    ) -> Result<AllAsked, QuotaError> {
+        let account = self.shared.account_of_log(name.parts().0);
+        let terms = &self.shared.standing(&account, now).terms;
+        let mut asked = AllAsked::new();
         for item in items {
-            let at = state.ledger.lines.iter().position(|line| *line.meter == *item.meter);
+            let at = state.ledger.lines.iter().position(|line| line.meter == *item.meter);
             let at = at.ok_or_else(|| QuotaError::Invalid {
                 field: "items.meter",
                 problem: format!("`{}` is not one of the reservation's meters", item.meter),
@@ -240,7 +266,7 @@ impl LiveQuota {
             }
             let line = &state.ledger.lines[at];
             let kind = if line.period_ms.is_some() { Kind::Usage } else { Kind::Concurrency };
-            for (scope, counter) in &hold.counters[at] {
+            for (scope, counter) in &state.counters[at] {
                 let policy = terms.policy_or_none(&line.meter, *scope, kind);
                 let gate = Gate { policy, counter: counter.clone(), period: line.period() };
                 asked.push(Asked { gate: Arc::new(gate), amount: i64::try_from(item.amount).unwrap_or(i64::MAX) });
@@ -261,18 +287,6 @@ fn single(gate: &Gate, (counter, word): (&Counter, &Word), amount: i64, take: bo
     };
     let violated = if decision == Decision::Deny { vec![gate.policy.name.to_string()] } else { Vec::new() };
     Outcome { violated, ..answered(decision, vec![limit_state(gate, counter.used(), held)]) }
-}
-
-fn look(several: &super::sync::Mutex<()>, asked: &[Asked], take: bool) -> Seen {
-    let asks: Vec<Ask<'_>> = asked
-        .iter()
-        .map(|asked| Ask {
-            word: asked.gate.counter.word(),
-            amount: asked.amount,
-            hard_limit: asked.gate.policy.hard_limit,
-        })
-        .collect();
-    ask_all(several, &asks, take)
 }
 
 fn outcome(asked: &[Asked], seen: &Seen, took: bool) -> Outcome {
@@ -313,19 +327,6 @@ fn limit_state(gate: &Gate, used: i64, held: i64) -> LimitState {
         remaining: policy.limit.map(|limit| limit.saturating_sub(held).max(0)),
         resets_at: gate.period.map(|period| period.end),
     }
-}
-
-/// The answer to a request that was answered before. The log is told again unless it is
-/// known to have it.
-fn repeated(hold: &Hold, reserve: &Reserve, body: u128, asked: &[Asked]) -> Result<Outcome, QuotaError> {
-    let state = hold.lock();
-    if state.ledger.body != body {
-        return Err(QuotaError::Reused { id: reserve.id.clone() });
-    }
-    let at = TimeMs(state.ledger.expires_ms.saturating_sub(reserve.ttl_ms));
-    let action = || state.ledger.reserving(held_items(&reserve.items, asked));
-    let operation = (!state.is_booked).then(|| operation(&reserve.who.tenant, &reserve.id, at, action()));
-    Ok(Outcome { decision: state.ledger.decision, operation, ..standing_of(&state, asked) })
 }
 
 fn not_reused(state: &HoldState, op: u64, op_id: &str) -> Result<(), QuotaError> {
@@ -370,15 +371,9 @@ fn held_items(items: &[Item], asked: &[Asked]) -> Vec<HeldItem> {
 
 /// What an extension holds on its lines already, because it was admitted.
 fn admitted(state: &HoldState, items: &[Item]) -> Vec<(usize, i64)> {
-    let line = |item: &Item| state.ledger.lines.iter().position(|line| *line.meter == *item.meter);
+    let line = |item: &Item| state.ledger.lines.iter().position(|line| line.meter == *item.meter);
     let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
     items.iter().filter_map(|item| Some((line(item)?, amount(item)))).collect()
-}
-
-/// The name of a meter that is asked, as its policy has it.
-fn name_of(asked: &[Asked], meter: &str) -> Arc<str> {
-    let policy = asked.iter().map(|asked| &asked.gate.policy).find(|policy| *policy.meter == *meter);
-    policy.map_or_else(|| meter.into(), |policy| Arc::clone(&policy.meter))
 }
 
 fn counters(asked: &[Asked], meter: &str) -> Layers {

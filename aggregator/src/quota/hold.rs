@@ -1,20 +1,30 @@
 //! A live reservation: its ledger, the counters that it holds on, and how much it holds
 //! on them now. Whoever changes the one changes the other, under one lock.
+//!
+//! What is over is only remembered, for a day and mostly asked for by nobody: it sleeps,
+//! which takes little room, until somebody asks.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use odometer_schemas::quota::{Action, OPERATIONS_REMEMBERED, Scope};
 use smallvec::SmallVec;
 
-use super::account::{Account, Counter};
+use super::account::Counter;
+use super::book::{decoded, encoded};
 use super::early::Early;
 use super::ledger::{Ledger, Phase};
+use super::name::Name;
 use super::sync::{Mutex, MutexGuard, PoisonError};
 use crate::cells::Cell;
+use crate::prefetch::prefetch_whole;
 
 /// How long a reservation whose time is over is waited for in the log, in milliseconds.
 /// An append that was not confirmed may still arrive for as long as a producer tries.
 const UNBOOKED_MS: i64 = 120_000;
+/// When one is looked at again that is over and could not sleep: what was decided about
+/// it is in the log within milliseconds.
+const AWAKE_MS: i64 = 1_000;
 
 /// The counters that one line holds on, by scope; mostly the tenant's alone.
 pub(crate) type Layers = SmallVec<[(Scope, Counter); 1]>;
@@ -24,94 +34,212 @@ pub(crate) type Counters = SmallVec<[Layers; 1]>;
 /// A reservation that is being held, or remembered.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    /// The tenant's account.
-    pub(crate) account: Arc<Account>,
-    /// Its id.
-    pub(crate) id: Box<str>,
-    /// By line.
-    pub(crate) counters: Counters,
-    state: Mutex<HoldState>,
+    pub(crate) name: Name,
+    state: Mutex<State>,
 }
 
-/// What changes about it.
+#[derive(Debug)]
+struct State {
+    /// Whether the log has it, as far as this node has read.
+    is_booked: bool,
+    life: Life,
+}
+
+#[derive(Debug)]
+enum Life {
+    Awake(Box<HoldState>),
+    /// Its ledger. It holds nothing, the log has it, and all that was decided about it.
+    Asleep(Box<[u8]>),
+}
+
+/// What there is of one that is awake.
 #[derive(Debug)]
 pub(crate) struct HoldState {
     pub(crate) ledger: Ledger,
+    /// By line.
+    pub(crate) counters: Counters,
     /// What its words hold for it, by line.
     held: SmallVec<[i64; 1]>,
     /// Its time is over: it holds nothing until a commit says otherwise.
     pub(crate) is_over: bool,
-    /// Whether the log has it, as far as this node has read.
-    pub(crate) is_booked: bool,
     /// Operations that were decided here and that the log may not have yet.
     on_the_way: usize,
     /// When the newest of them was decided, Unix milliseconds.
     decided_ms: i64,
 }
 
+/// One that is awake, and nobody else changes it meanwhile.
+pub(crate) struct Awake<'a>(MutexGuard<'a, State>);
+
 impl Hold {
     /// A reservation whose amounts were admitted just now.
-    pub(crate) fn admitted(account: Arc<Account>, id: &str, counters: Counters, ledger: Ledger) -> Self {
+    pub(crate) fn admitted(name: Name, counters: Counters, ledger: Ledger) -> Self {
         let held = ledger.lines.iter().map(|line| ledger.held(line)).collect();
-        Self { account, id: id.into(), counters, state: Mutex::new(HoldState::new(ledger, held, false)) }
+        Self::awake(name, false, HoldState::new(ledger, counters, held))
     }
 
     /// A reservation from the log or the book; takes what it holds, limits or not.
-    pub(crate) fn booked(account: Arc<Account>, id: &str, counters: Counters, ledger: Ledger) -> Self {
+    pub(crate) fn booked(name: Name, counters: Counters, ledger: Ledger) -> Self {
         let held = SmallVec::from_elem(0, ledger.lines.len());
-        let hold = Self { account, id: id.into(), counters, state: Mutex::new(HoldState::new(ledger, held, true)) };
-        hold.settle(&mut hold.lock());
-        hold
+        let mut state = HoldState::new(ledger, counters, held);
+        state.settle();
+        Self::awake(name, true, state)
     }
 
-    /// One that is only remembered: its time is over, and the log has it.
-    pub(crate) fn remembered(account: Arc<Account>, id: &str, counters: Counters, ledger: Ledger) -> Self {
-        let held = SmallVec::from_elem(0, ledger.lines.len());
-        let state = HoldState { is_over: true, ..HoldState::new(ledger, held, true) };
-        Self { account, id: id.into(), counters, state: Mutex::new(state) }
+    /// One that has ended and that the log has.
+    pub(crate) fn remembered(name: Name, ledger: &Ledger) -> Self {
+        let life = Life::Asleep(encoded(ledger).into());
+        Self { name, state: Mutex::new(State { is_booked: true, life }) }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HoldState> {
+    fn awake(name: Name, is_booked: bool, state: HoldState) -> Self {
+        Self { name, state: Mutex::new(State { is_booked, life: Life::Awake(Box::new(state)) }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To look at it and change it. One that sleeps is woken first: `wake` says on which
+    /// counters it holds.
+    pub(crate) fn open(&self, wake: impl FnOnce(&Ledger) -> Counters) -> Awake<'_> {
+        let mut state = self.lock();
+        if let Life::Asleep(asleep) = &state.life {
+            let ledger: Ledger = decoded(asleep).expect("what sleeps was written here");
+            let (counters, held) = (wake(&ledger), SmallVec::from_elem(0, ledger.lines.len()));
+            state.life = Life::Awake(Box::new(HoldState { is_over: true, ..HoldState::new(ledger, counters, held) }));
+        }
+        Awake(state)
+    }
+
+    /// Hints that it will be looked at soon.
+    pub(crate) fn prefetch(&self) {
+        if let Life::Awake(awake) = &self.lock().life {
+            prefetch_whole(&raw const **awake);
+        }
+    }
+
+    /// Whether the log has it.
+    pub(crate) fn is_booked(&self) -> bool {
+        self.lock().is_booked
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_asleep(&self) -> bool {
+        matches!(self.lock().life, Life::Asleep(_))
+    }
+
+    /// The log has it.
+    pub(crate) fn book(&self) {
+        self.lock().is_booked = true;
+    }
+
+    /// Its time may be over: frees what it held if so, and puts it to sleep once the log has
+    /// all of it. Also whether this ended it.
+    pub(crate) fn expire(&self, now_ms: i64) -> (Next, bool) {
+        let mut state = self.lock();
+        let is_booked = state.is_booked;
+        let Life::Awake(awake) = &mut state.life else { return (Next::Remember, false) };
+        if let Some(ends_ms) = awake.ledger.ends_ms().filter(|ends_ms| *ends_ms > now_ms) {
+            return (Next::Look { at_ms: ends_ms }, false);
+        }
+        let was_open = awake.is_open();
+        let was_over = std::mem::replace(&mut awake.is_over, true);
+        awake.settle();
+        let next = match (is_booked, was_over) {
+            (true, _) if awake.is_told(now_ms) => {
+                let asleep = encoded(&awake.ledger).into();
+                state.life = Life::Asleep(asleep);
+                Next::Remember
+            }
+            (true, _) => Next::Look { at_ms: now_ms.saturating_add(AWAKE_MS) },
+            (false, false) => Next::Look { at_ms: now_ms.saturating_add(UNBOOKED_MS) },
+            (false, true) => Next::Forget,
+        };
+        (next, was_open)
+    }
+}
+
+/// What becomes of a reservation that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is looked at again then, Unix milliseconds.
+    Look { at_ms: i64 },
+    /// The log has it, and says when it is forgotten.
+    Remember,
+    /// The log never had it.
+    Forget,
+}
+
+impl Awake<'_> {
+    /// Whether the log has it.
+    pub(crate) fn is_booked(&self) -> bool {
+        self.0.is_booked
+    }
+}
+
+impl Deref for Awake<'_> {
+    type Target = HoldState;
+
+    fn deref(&self) -> &HoldState {
+        match &self.0.life {
+            Life::Awake(state) => state,
+            Life::Asleep(_) => unreachable!("it was woken under this lock"),
+        }
+    }
+}
+
+impl DerefMut for Awake<'_> {
+    fn deref_mut(&mut self) -> &mut HoldState {
+        match &mut self.0.life {
+            Life::Awake(state) => state,
+            Life::Asleep(_) => unreachable!("it was woken under this lock"),
+        }
+    }
+}
+
+impl HoldState {
+    fn new(ledger: Ledger, counters: Counters, held: SmallVec<[i64; 1]>) -> Self {
+        Self { ledger, counters, held, is_over: false, on_the_way: 0, decided_ms: 0 }
     }
 
     /// Takes what is decided here at `now_ms`, and what it was admitted for besides is on
     /// the words already.
-    pub(crate) fn decide(&self, state: &mut HoldState, action: &Action, admitted: &[(usize, i64)], now_ms: i64) {
-        state.on_the_way = if state.is_silent(now_ms) { 1 } else { state.on_the_way + 1 };
-        state.decided_ms = now_ms;
-        self.take(state, action, admitted);
+    pub(crate) fn decide(&mut self, action: &Action, admitted: &[(usize, i64)], now_ms: i64) {
+        self.on_the_way = if self.is_silent(now_ms) { 1 } else { self.on_the_way + 1 };
+        self.decided_ms = now_ms;
+        self.take(action, admitted);
     }
 
     /// Applies what was decided about it, and brings the words along.
-    pub(crate) fn take(&self, state: &mut HoldState, action: &Action, admitted: &[(usize, i64)]) {
+    pub(crate) fn take(&mut self, action: &Action, admitted: &[(usize, i64)]) {
         // Operations reach the log in their order: what was decided before one that is
         // read is on its way no more.
-        if let Some(newer) = state.ledger.newer_than(action) {
-            state.on_the_way = state.on_the_way.min(newer);
+        if let Some(newer) = self.ledger.newer_than(action) {
+            self.on_the_way = self.on_the_way.min(newer);
         }
-        let is_new = state.ledger.apply(action);
+        let is_new = self.ledger.apply(action);
         // Another owner extended it in time, or it is spent all the same.
         if let Action::Extend { .. } | Action::Commit { settle_until_ms: Some(_), .. } = action {
-            state.is_over &= !is_new;
+            self.is_over &= !is_new;
         }
         for (line, amount) in admitted {
-            state.held[*line] += amount;
+            self.held[*line] += amount;
         }
-        self.settle(state);
+        self.settle();
     }
 
     /// Brings the words to what the ledger holds.
-    pub(crate) fn settle(&self, state: &mut HoldState) {
-        self.settle_around(state, None);
+    fn settle(&mut self) {
+        self.settle_around(None);
     }
 
     /// The same, but for one total, whose word the caller moves together with what it
     /// counted: by how much.
-    fn settle_around(&self, state: &mut HoldState, around: Option<&Arc<Cell>>) -> i64 {
+    fn settle_around(&mut self, around: Option<&Arc<Cell>>) -> i64 {
         let mut left_to_caller = 0;
-        for ((line, held), counters) in state.ledger.lines.iter().zip(&mut state.held).zip(&self.counters) {
-            let holds = if state.is_over { 0 } else { state.ledger.held(line) };
+        for ((line, held), counters) in self.ledger.lines.iter().zip(&mut self.held).zip(&self.counters) {
+            let holds = if self.is_over { 0 } else { self.ledger.held(line) };
             let change = holds - *held;
             *held = holds;
             if change == 0 {
@@ -130,55 +258,19 @@ impl Hold {
 
     /// An accepted record drew on it, and was counted in `cell`: by how much the
     /// cell's word moves for that, besides the record itself.
-    pub(crate) fn draw(&self, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
-        let mut state = self.lock();
-        if !state.ledger.draw(meter, quantity) {
+    pub(crate) fn draw(&mut self, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
+        if !self.ledger.draw(meter, quantity) {
             return 0;
         }
-        self.settle_around(&mut state, Some(cell))
+        self.settle_around(Some(cell))
     }
 
-    /// The log has it; accepted records may have drawn on it before.
-    pub(crate) fn book(&self, early: Option<&Early>) {
-        let mut state = self.lock();
-        state.is_booked = true;
-        let Some(early) = early else { return };
+    /// Accepted records drew on it before the log had it.
+    pub(crate) fn draw_early(&mut self, early: &Early) {
         for (meter, quantity) in early.drawn() {
-            state.ledger.draw(meter, quantity);
+            self.ledger.draw(meter, quantity);
         }
-        self.settle(&mut state);
-    }
-
-    /// Its time may be over: frees what it held if so.
-    pub(crate) fn expire(&self, now_ms: i64) -> Next {
-        let mut state = self.lock();
-        if let Some(ends_ms) = state.ledger.ends_ms().filter(|ends_ms| *ends_ms > now_ms) {
-            return Next::Look { at_ms: ends_ms };
-        }
-        let was_over = std::mem::replace(&mut state.is_over, true);
-        self.settle(&mut state);
-        match (state.is_booked, was_over) {
-            (true, _) => Next::Remember,
-            (false, false) => Next::Look { at_ms: now_ms.saturating_add(UNBOOKED_MS) },
-            (false, true) => Next::Forget,
-        }
-    }
-}
-
-/// What becomes of a reservation that was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It is looked at again then, Unix milliseconds.
-    Look { at_ms: i64 },
-    /// The log has it, and says when it is forgotten.
-    Remember,
-    /// The log never had it.
-    Forget,
-}
-
-impl HoldState {
-    fn new(ledger: Ledger, held: SmallVec<[i64; 1]>, is_booked: bool) -> Self {
-        Self { ledger, held, is_over: false, is_booked, on_the_way: 0, decided_ms: 0 }
+        self.settle();
     }
 
     /// Whether one more operation can be decided: it must not drive one out of memory
@@ -192,11 +284,9 @@ impl HoldState {
         now_ms.saturating_sub(self.decided_ms) > UNBOOKED_MS
     }
 
-    /// All that there is to know of it, once it holds nothing, and the log has it and what
-    /// was decided about it, or never will.
-    pub(crate) fn at_rest(&self, now_ms: i64) -> Option<&Ledger> {
-        let is_told = self.on_the_way == 0 || self.is_silent(now_ms);
-        (self.is_over && self.is_booked && is_told).then_some(&self.ledger)
+    /// Whether the log has what was decided about it, or never will.
+    fn is_told(&self, now_ms: i64) -> bool {
+        self.on_the_way == 0 || self.is_silent(now_ms)
     }
 
     /// Whether it can still be extended.

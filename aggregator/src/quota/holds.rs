@@ -1,144 +1,111 @@
-//! Where decisions find reservations. What holds something, or may soon, is a hold. What
-//! is over is only remembered, for a day and mostly asked for by nobody: it sleeps, which
-//! takes little room, and gives the rest to those that come.
+//! Where decisions find reservations: by name, under locks of which there are many.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::{Entry, VacantEntry};
+use hashbrown::HashTable;
 
-use super::book::{decoded, encoded};
 use super::hold::Hold;
-use super::ledger::Ledger;
+use super::sync::{Mutex, MutexGuard, Ordering, PoisonError};
 
-/// Locks of the map, far more than processors: while one part of it grows, whoever wants
-/// something of that part waits, and it waits for less.
+/// Far more than processors: while one part of the table grows, whoever wants something of
+/// that part waits, and it waits for less.
 const SHARDS: usize = 128;
 
-/// All of one partition, by [`hold_key`](super::live::hold_key).
+/// All of one partition.
 #[derive(Debug)]
-pub(super) struct Holds(DashMap<Box<str>, Known, foldhash::fast::RandomState>);
-
-#[derive(Debug)]
-enum Known {
-    Awake(Arc<Hold>),
-    /// Its ledger. It holds nothing, the log has it, and all that was decided about it.
-    Asleep(Box<[u8]>),
+pub(super) struct Holds {
+    shards: Box<[Mutex<Shard>]>,
+    /// Nobody outside knows it, so that nobody can choose names that share a place.
+    hashing: foldhash::fast::RandomState,
+    known: AtomicUsize,
 }
 
-/// The place of a reservation that is not known.
-pub(super) struct Vacancy<'a>(VacantEntry<'a, Box<str>, Known>);
+type Shard = HashTable<Entry>;
+
+/// One of them, and the hash of its name: a table that grows looks at no name.
+#[derive(Debug)]
+struct Entry {
+    hash: u64,
+    hold: Arc<Hold>,
+}
+
+/// The place of a reservation that is not known; until it is taken or let go, whoever wants
+/// the same waits.
+pub(super) struct Vacancy<'a> {
+    hash: u64,
+    shard: MutexGuard<'a, Shard>,
+    known: &'a AtomicUsize,
+}
 
 impl Vacancy<'_> {
-    pub(super) fn put(self, hold: &Arc<Hold>) {
-        self.0.insert(Known::Awake(Arc::clone(hold)));
-    }
-
-    /// One that has ended and that the log has.
-    pub(super) fn put_asleep(self, ledger: &Ledger) {
-        self.0.insert(Known::asleep(ledger));
+    pub(super) fn put(mut self, hold: Arc<Hold>) {
+        let hash = self.hash;
+        self.known.fetch_add(1, Ordering::Relaxed);
+        self.shard.insert_unique(hash, Entry { hash, hold }, |entry| entry.hash);
     }
 }
 
 impl Default for Holds {
     fn default() -> Self {
-        Self(DashMap::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), SHARDS))
-    }
-}
-
-impl Known {
-    fn asleep(ledger: &Ledger) -> Self {
-        Self::Asleep(encoded(ledger).into())
-    }
-
-    /// `wake` makes the hold of one that sleeps, and takes no lock of this map.
-    fn awake(&mut self, wake: impl FnOnce(Ledger) -> Arc<Hold>) -> Arc<Hold> {
-        let hold = match self {
-            Self::Awake(hold) => return Arc::clone(hold),
-            Self::Asleep(ledger) => wake(decoded(ledger).expect("what sleeps was written here")),
-        };
-        *self = Self::Awake(Arc::clone(&hold));
-        hold
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, hashing: foldhash::fast::RandomState::default(), known: AtomicUsize::new(0) }
     }
 }
 
 impl Holds {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.known.load(Ordering::Relaxed)
     }
 
-    /// Runs `look`, which is brief, on the hold of a known reservation, awake from here on:
-    /// nobody forgets it meanwhile.
-    pub(super) fn find<T>(
-        &self,
-        key: &str,
-        wake: impl FnOnce(Ledger) -> Arc<Hold>,
-        look: impl FnOnce(&Arc<Hold>) -> T,
-    ) -> Option<T> {
-        if let Known::Awake(hold) = &*self.0.get(key)? {
-            return Some(look(hold));
-        }
-        Some(look(&self.0.get_mut(key)?.awake(wake)))
+    fn place(&self, name: &str) -> (u64, MutexGuard<'_, Shard>) {
+        let hash = self.hashing.hash_one(name);
+        // The table looks at the highest and the lowest bits.
+        let shard = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
+        (hash, self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The same, or the place where it may be put, found in one step: whoever wants the
-    /// same meanwhile waits.
-    pub(super) fn find_or_place<T>(
-        &self,
-        key: Box<str>,
-        wake: impl FnOnce(Ledger) -> Arc<Hold>,
-        look: impl FnOnce(&Arc<Hold>) -> T,
-    ) -> Result<T, Vacancy<'_>> {
-        match self.0.entry(key) {
-            Entry::Occupied(mut found) => Ok(look(&found.get_mut().awake(wake))),
-            Entry::Vacant(vacant) => Err(Vacancy(vacant)),
-        }
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Hold>> {
+        self.find_and(name, Arc::clone)
     }
 
-    /// Whether the log has it.
-    pub(super) fn is_booked(&self, key: &str) -> bool {
-        self.0.get(key).is_some_and(|known| match &*known {
-            Known::Awake(hold) => hold.lock().is_booked,
-            Known::Asleep(_) => true,
-        })
+    /// Runs `look`, which is brief, on a known reservation: nobody forgets it meanwhile.
+    pub(super) fn find_and<T>(&self, name: &str, look: impl FnOnce(&Arc<Hold>) -> T) -> Option<T> {
+        let (hash, shard) = self.place(name);
+        found(&shard, hash, name).map(look)
     }
 
-    /// Puts one to sleep that is over; else, whether it is to be asked again, because somebody
-    /// has it in hand or something that was decided about it is on its way.
-    pub(super) fn lay_down(&self, key: &str, hold: &Arc<Hold>, now_ms: i64) -> bool {
-        /// The map and the caller.
-        const NOBODY_ELSE: usize = 2;
-        let Some(mut known) = self.0.get_mut(key) else { return false };
-        let Known::Awake(here) = &*known else { return false };
-        if !Arc::ptr_eq(here, hold) {
-            return false;
+    /// The same, or the place where it may be put, found in one step.
+    pub(super) fn find_or_place<T>(&self, name: &str, look: impl FnOnce(&Arc<Hold>) -> T) -> Result<T, Vacancy<'_>> {
+        let (hash, shard) = self.place(name);
+        match found(&shard, hash, name) {
+            Some(hold) => Ok(look(hold)),
+            None => Err(Vacancy { hash, shard, known: &self.known }),
         }
-        // Under the lock of its place nobody gets hold of it who has not got it.
-        if Arc::strong_count(hold) > NOBODY_ELSE {
-            return true;
-        }
-        let at_rest = hold.lock().at_rest(now_ms).map(Known::asleep);
-        let Some(asleep) = at_rest else { return true };
-        *known = asleep;
-        false
     }
 
     /// Forgets one that the log never had.
-    pub(super) fn give_up(&self, key: &str, hold: &Arc<Hold>) {
-        let is_vain = |known: &Known| match known {
-            Known::Awake(here) => Arc::ptr_eq(here, hold) && !here.lock().is_booked,
-            Known::Asleep(_) => false,
-        };
-        self.0.remove_if(key, |_, known| is_vain(known));
+    pub(super) fn give_up(&self, hold: &Arc<Hold>) {
+        self.remove(&hold.name, |here| Arc::ptr_eq(here, hold) && !here.is_booked());
     }
 
-    /// Forgets one; its hold, if it has one.
-    pub(super) fn forget(&self, key: &str) -> Option<Arc<Hold>> {
-        match self.0.remove(key)?.1 {
-            Known::Awake(hold) => Some(hold),
-            Known::Asleep(_) => None,
-        }
+    /// Forgets one.
+    pub(super) fn forget(&self, name: &str) -> Option<Arc<Hold>> {
+        self.remove(name, |_| true)
     }
+
+    fn remove(&self, name: &str, is_so: impl FnOnce(&Arc<Hold>) -> bool) -> Option<Arc<Hold>> {
+        let (hash, mut shard) = self.place(name);
+        let is_it = |entry: &Entry| entry.hash == hash && entry.hold.name == *name;
+        let entry = shard.find_entry(hash, is_it).ok().filter(|entry| is_so(&entry.get().hold))?;
+        self.known.fetch_sub(1, Ordering::Relaxed);
+        Some(entry.remove().0.hold)
+    }
+}
+
+fn found<'a>(shard: &'a Shard, hash: u64, name: &str) -> Option<&'a Arc<Hold>> {
+    shard.find(hash, |entry| entry.hash == hash && entry.hold.name == *name).map(|entry| &entry.hold)
 }
 
 #[cfg(test)]
@@ -149,8 +116,8 @@ mod tests {
 
     use super::super::book::QuotaBook;
     use super::super::decide::Outcome;
-    use super::super::live::{LiveQuota, hold_key};
-    use super::*;
+    use super::super::live::LiveQuota;
+    use super::super::name::Name;
     use crate::cells::LiveCells;
 
     const NOW: TimeMs = TimeMs(1_768_435_200_000);
@@ -193,7 +160,7 @@ mod tests {
         /// Time goes on; whether the reservation sleeps then.
         fn sleeps_at(&self, now: TimeMs) -> bool {
             while self.live.expire(now, 10) {}
-            matches!(*self.live.shared.holds.0.get(&*hold_key("t", "r")).unwrap(), Known::Asleep(_))
+            self.live.shared.holds.find(&Name::of("t", "r")).unwrap().is_asleep()
         }
     }
 
@@ -236,16 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_it_in_hand_keeps_it_awake() {
+    fn one_that_somebody_has_in_hand_is_the_one_that_sleeps() {
         let mut site = site();
         let made = site.reserve();
         site.read(made);
-        let in_hand = site.live.shared.hold("t", "r");
-        assert!(!site.sleeps_at(OVER));
-        drop(in_hand);
-        assert!(!site.sleeps_at(OVER), "it is looked at again a little later");
-        assert!(site.sleeps_at(SOON));
-        let [first, second] = [(); 2].map(|()| site.live.shared.hold("t", "r").unwrap());
-        assert!(Arc::ptr_eq(&first, &second) && !site.sleeps_at(SOON));
+        let in_hand = site.live.shared.holds.find(&Name::of("t", "r")).unwrap();
+        assert!(site.sleeps_at(OVER));
+        assert!(site.release().operation.is_some());
+        assert!(!in_hand.is_asleep(), "woken, wherever it is looked at");
     }
 }

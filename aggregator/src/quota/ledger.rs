@@ -1,11 +1,11 @@
 //! One reservation: what was reserved, drawn and committed, and so what it still holds.
 //! The log's side and the live side keep one each and run the same transitions.
 
-use std::sync::Arc;
-
 use bincode::{Decode, Encode};
 use odometer_schemas::quota::{Action, Decision, HeldItem, OPERATIONS_REMEMBERED};
 use odometer_schemas::time::{Interval, TimeMs};
+
+use super::short::{Few, MeterName};
 
 /// Where a reservation stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -24,7 +24,7 @@ pub(crate) enum Phase {
 /// One meter of a reservation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Line {
-    pub(crate) meter: Arc<str>,
+    pub(crate) meter: MeterName,
     /// The period that it was reserved in; none for concurrency.
     pub(crate) period_ms: Option<(i64, i64)>,
     /// Reserved in all, extensions included.
@@ -47,7 +47,7 @@ impl Line {
 pub(crate) struct Ledger {
     pub(crate) subject: Option<String>,
     pub(crate) key: Option<String>,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) lines: Few<Line>,
     pub(crate) phase: Phase,
     pub(crate) expires_ms: i64,
     /// Fingerprint of the request that made it.
@@ -58,12 +58,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// The reservation that `action` makes; `None` when it makes none. `name` says what
-    /// keeps the name of a meter.
-    pub(crate) fn open(action: &Action, name: impl Fn(&str) -> Arc<str>) -> Option<Self> {
+    /// The reservation that `action` makes; `None` when it makes none.
+    pub(crate) fn open(action: &Action) -> Option<Self> {
         let Action::Reserve { subject, key, items, expires_ms, body, decision } = action else { return None };
         let line = |item: &HeldItem| {
-            let (meter, period_ms) = (name(&item.meter), item.period_ms);
+            let (meter, period_ms) = (item.meter.as_str().into(), item.period_ms);
             Line { meter, period_ms, reserved: item.amount, drawn: 0, committed: None }
         };
         Some(Self {
@@ -181,7 +180,7 @@ impl Ledger {
     }
 
     fn line_mut(&mut self, meter: &str) -> Option<&mut Line> {
-        self.lines.iter_mut().find(|line| *line.meter == *meter)
+        self.lines.iter_mut().find(|line| line.meter == *meter)
     }
 
     /// Whether the operation is new; remembers it.
@@ -214,7 +213,7 @@ mod tests {
             body: 0,
             decision: Decision::Allow,
         };
-        Ledger::open(&reserve, |meter| meter.into()).unwrap()
+        Ledger::open(&reserve).unwrap()
     }
 
     fn held(ledger: &Ledger) -> i64 {

@@ -3,7 +3,6 @@
 //! Knows no clock: whoever asks says what time it is.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, RwLock, Weak};
 
 use arc_swap::ArcSwap;
@@ -11,16 +10,20 @@ use dashmap::DashMap;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::quota::{Item, Kind, Plan, QuotaError, Scope, TenantTerms, Who};
 use odometer_schemas::time::{Interval, TimeMs};
+use smallvec::{SmallVec, smallvec};
 
 use super::account::{Account, Counter, Gate, OwnKey, Standing};
 use super::catalogue::Catalogue;
-use super::hold::{Counters, Hold, Next};
+use super::expiries::Expiries;
+use super::hold::{Awake, Counters, Hold, Next};
 use super::holds::Holds;
 use super::ledger::{Ledger, Line};
+use super::name::Name;
 use super::places::{Kept, Key, Shortcut};
 use super::shortcuts::Shortcuts;
-use super::sync::{AtomicU64, Mutex, Ordering, PoisonError};
+use super::sync::{AtomicU64, Ordering, PoisonError};
 use crate::cells::LiveCells;
+use crate::prefetch::prefetch_whole;
 use crate::rules::Anchors;
 
 /// Accounts of one partition. Whoever asks names the tenant, so callers could make them
@@ -31,22 +34,7 @@ const ACCOUNTS_MAX: usize = 4_000_000;
 /// held: two to four gigabytes.
 const RESERVATIONS_MAX: usize = 4_000_000;
 
-/// Reservations after which they are counted again.
-const PLACES_AT_ONCE: usize = 256;
-
-/// Expiries are looked at in steps of this many milliseconds.
-const EXPIRY_STEP_MS: i64 = 250;
-/// When one is looked at again that is over and could not sleep: decisions take
-/// microseconds, and their way into the log milliseconds.
-const AWAKE_MS: i64 = 1_000;
-/// Reservations in one list of a step: where a million end at once, nobody waits until
-/// a long list has moved.
-const LIST_MAX: usize = 1024;
-
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
-
-/// By step and number of the list. Whether a hold is still wanted is not decided here.
-type Expiries = BTreeMap<(i64, u32), Vec<Weak<Hold>>>;
 
 /// The live side of one partition's quota. Clones show the same.
 #[derive(Clone, Debug)]
@@ -64,15 +52,13 @@ pub(super) struct Shared {
     version: AtomicU64,
     anchors: RwLock<HashMap<Arc<str>, Anchors>>,
     pub(super) holds: Holds,
-    /// Reservations that there is room for, of those that were counted last.
-    free: AtomicUsize,
-    /// Held by whoever counts them.
-    counting: Mutex<()>,
-    /// By the step in which their time may be over, in lists of [`LIST_MAX`].
-    expiries: Mutex<Expiries>,
+    pub(super) expiries: Expiries,
     /// Reservations that nobody ended in time.
     expired: AtomicU64,
 }
+
+/// All that a decision asks; mostly one thing.
+pub(super) type AllAsked = SmallVec<[Asked; 1]>;
 
 /// One thing that a decision asks, and of what.
 #[derive(Clone, Debug)]
@@ -93,9 +79,7 @@ impl LiveQuota {
             version: AtomicU64::new(0),
             anchors: RwLock::default(),
             holds: Holds::default(),
-            free: AtomicUsize::new(0),
-            counting: Mutex::new(()),
-            expiries: Mutex::default(),
+            expiries: Expiries::default(),
             expired: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -116,7 +100,7 @@ impl LiveQuota {
     /// Whether the log has a reservation, as far as this node has read.
     #[must_use]
     pub fn is_booked(&self, tenant: &str, id: &str) -> bool {
-        self.shared.holds.is_booked(&hold_key(tenant, id))
+        self.shared.holds.find(&Name::of(tenant, id)).is_some_and(|hold| hold.is_booked())
     }
 
     /// Reservations that are held or remembered.
@@ -140,34 +124,27 @@ impl LiveQuota {
         self.shared.shortcuts.tend(self.shared.accounts.len(), now);
         let mut left = most;
         while left > 0 {
-            let due = self.shared.take_due(now.0, left);
+            let due = self.shared.expiries.take_due(now.0, left);
             if due.is_empty() {
                 return false;
             }
             left -= due.len();
-            let due: Vec<Arc<Hold>> = due.iter().filter_map(Weak::upgrade).collect();
             // Nobody has looked at them for as long as they were held.
-            due.iter().for_each(|hold| crate::prefetch::prefetch_whole(&**hold));
-            due.into_iter().for_each(|hold| self.expire_one(&hold, now));
+            due.iter().for_each(|hold| prefetch_whole(hold.as_ptr()));
+            let due: Vec<Arc<Hold>> = due.iter().filter_map(Weak::upgrade).collect();
+            due.iter().for_each(|hold| hold.prefetch());
+            due.iter().for_each(|hold| self.expire_one(hold, now));
         }
         true
     }
 
     fn expire_one(&self, hold: &Arc<Hold>, now: TimeMs) {
-        let was_open = hold.lock().is_open();
-        let next = hold.expire(now.0);
-        if was_open && !hold.lock().is_open() {
-            self.shared.expired.fetch_add(1, Ordering::Relaxed);
-        }
-        let key = || hold_key(&hold.account.tenant, &hold.id);
+        let (next, has_expired) = hold.expire(now.0);
+        self.shared.expired.fetch_add(has_expired.into(), Ordering::Relaxed);
         match next {
-            Next::Look { at_ms } => self.shared.watch(hold, at_ms),
-            Next::Remember => {
-                if self.shared.holds.lay_down(&key(), hold, now.0) {
-                    self.shared.watch(hold, now.0.saturating_add(AWAKE_MS));
-                }
-            }
-            Next::Forget => self.shared.holds.give_up(&key(), hold),
+            Next::Look { at_ms } => self.shared.expiries.watch(hold, at_ms),
+            Next::Remember => {}
+            Next::Forget => self.shared.holds.give_up(hold),
         }
     }
 
@@ -332,22 +309,17 @@ impl Shared {
     }
 
     /// Everything that a request asks, every word once.
-    pub(super) fn asked(
-        &self,
-        account: &Account,
-        who: &Who,
-        items: &[Item],
-        now: TimeMs,
-    ) -> Result<Vec<Asked>, QuotaError> {
+    pub(super) fn asked(&self, who: &Who, items: &[Item], now: TimeMs) -> Result<AllAsked, QuotaError> {
         let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
         if let [item] = items
             && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, |shortcut| Arc::clone(shortcut.gate()))
         {
-            return Ok(vec![Asked { gate, amount: amount(item) }]);
+            return Ok(smallvec![Asked { gate, amount: amount(item) }]);
         }
+        let account = &self.account(&who.tenant)?;
         let standing = self.standing(account, now);
         let catalogue = self.catalogue.load();
-        let mut asked: Vec<Asked> = Vec::with_capacity(items.len());
+        let mut asked = AllAsked::new();
         for item in items {
             let kind = catalogue.kind_of(&standing.terms, &item.meter).ok_or_else(|| unknown_meter(&item.meter))?;
             let amount = amount(item);
@@ -397,7 +369,8 @@ impl Shared {
     }
 
     /// The counters that a reservation from the log holds on.
-    fn counters_of(&self, account: &Account, ledger: &Ledger) -> Counters {
+    pub(super) fn counters_of(&self, tenant: &str, ledger: &Ledger) -> Counters {
+        let account = &self.account_of_log(tenant);
         let catalogue = self.catalogue.load();
         // Which subjects and keys are limited.
         let terms = catalogue.terms_of(&account.terms().1.unwrap_or_default());
@@ -415,81 +388,24 @@ impl Shared {
         ledger.lines.iter().map(of_line).collect()
     }
 
-    pub(super) fn hold(&self, tenant: &str, id: &str) -> Option<Arc<Hold>> {
-        self.holds.find(&hold_key(tenant, id), |ledger| self.wake((tenant, id), ledger), Arc::clone)
+    /// A reservation, to look at it and change it. One that slept is looked at again soon:
+    /// then it may sleep on, unless something was decided about it.
+    pub(super) fn open<'a>(&self, hold: &'a Arc<Hold>) -> Awake<'a> {
+        hold.open(|ledger| {
+            self.expiries.watch(hold, i64::MIN);
+            self.counters_of(hold.name.parts().0, ledger)
+        })
     }
 
-    pub(super) fn hold_of(&self, key: &str) -> Option<Arc<Hold>> {
-        self.holds.find(key, |ledger| self.wake(parse_hold_key(key), ledger), Arc::clone)
-    }
-
-    /// The hold of a reservation that sleeps. It is looked at again soon: then it may sleep
-    /// on, unless something was decided about it.
-    pub(super) fn wake(&self, named: (&str, &str), ledger: Ledger) -> Arc<Hold> {
-        let hold = self.hold_in_log(named, ledger, Hold::remembered);
-        self.watch(&hold, i64::MIN);
-        hold
-    }
-
-    /// Makes the hold of a reservation that the log has, of its account, its id and the
-    /// counters that it holds on.
-    pub(super) fn hold_in_log(
-        &self,
-        (tenant, id): (&str, &str),
-        ledger: Ledger,
-        make: impl FnOnce(Arc<Account>, &str, Counters, Ledger) -> Hold,
-    ) -> Arc<Hold> {
-        let account = self.account_of_log(tenant);
-        let counters = self.counters_of(&account, &ledger);
-        Arc::new(make(account, id, counters, ledger))
-    }
-
-    /// Takes the place of one more reservation.
+    /// Whether there is room for one more reservation. Those who are told so at the same
+    /// time may be a few too many.
     pub(super) fn has_room(&self) -> Result<(), QuotaError> {
-        let take = |free: usize| free.checked_sub(1);
-        let is_taken = || self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
-        if is_taken() {
-            return Ok(());
-        }
-        // Counting takes every lock of the map, so a number of places is given out at once;
-        // by one thread at a time, so that none is given out twice.
-        let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_taken() {
-            return Ok(());
-        }
-        let free = RESERVATIONS_MAX.saturating_sub(self.holds.len()).min(PLACES_AT_ONCE);
-        if let Some(rest) = free.checked_sub(1) {
-            self.free.store(rest, Ordering::Relaxed);
+        if self.holds.len() < RESERVATIONS_MAX {
             return Ok(());
         }
         Err(QuotaError::Unavailable {
             why: format!("{RESERVATIONS_MAX} reservations are remembered, as many as allowed"),
         })
-    }
-
-    /// Looks at a reservation again when its time may be over.
-    pub(super) fn watch(&self, hold: &Arc<Hold>, ends_ms: i64) {
-        let hold = Arc::downgrade(hold);
-        let step = ends_ms.div_euclid(EXPIRY_STEP_MS) + 1;
-        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = match expiries.range_mut((step, 0)..=(step, u32::MAX)).next_back() {
-            Some((_, list)) if list.len() < LIST_MAX => return list.push(hold),
-            Some(((_, number), _)) => number + 1,
-            None => 0,
-        };
-        expiries.insert((step, number), vec![hold]);
-    }
-
-    /// Up to `most` of those whose time may be over. Whoever decides wants the same lock,
-    /// so it is held once for many.
-    fn take_due(&self, now_ms: i64, most: usize) -> Vec<Weak<Hold>> {
-        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = expiries.first_entry().filter(|first| first.key().0 <= now_ms.div_euclid(EXPIRY_STEP_MS));
-        let Some(mut first) = first else { return Vec::new() };
-        match first.get().len().checked_sub(most) {
-            Some(rest @ 1..) => first.get_mut().split_off(rest),
-            _ => first.remove(),
-        }
     }
 }
 
@@ -510,18 +426,6 @@ fn layers(who: &Who) -> impl Iterator<Item = (Scope, &str)> {
     let subject = who.subject.as_deref().map(|name| (Scope::Subject, name));
     let key = who.key.as_deref().map(|name| (Scope::Key, name));
     std::iter::once((Scope::Tenant, "")).chain(subject).chain(key)
-}
-
-/// Ids hold no control characters, so that nothing else reads the same.
-pub(super) fn hold_key(tenant: &str, id: &str) -> Box<str> {
-    let mut key = String::with_capacity(tenant.len() + 1 + id.len());
-    key.extend([tenant, "\0", id]);
-    key.into()
-}
-
-/// Tenant and id.
-pub(super) fn parse_hold_key(key: &str) -> (&str, &str) {
-    key.split_once('\0').unwrap_or((key, ""))
 }
 
 fn unknown_meter(meter: &str) -> QuotaError {

@@ -314,8 +314,7 @@ mod tests {
 
     fn ledger(expires_ms: i64) -> Ledger {
         let (subject, key, items, body, decision) = (None, None, Vec::new(), 1, Decision::Allow);
-        Ledger::open(&Action::Reserve { subject, key, items, expires_ms, body, decision }, |meter| meter.into())
-            .unwrap()
+        Ledger::open(&Action::Reserve { subject, key, items, expires_ms, body, decision }).unwrap()
     }
 
     fn forgotten(reservations: &mut Reservations, log_ms: i64) -> Vec<String> {

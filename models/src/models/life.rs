@@ -16,6 +16,7 @@ use odometer_schemas::time::TimeMs;
 use super::book::QuotaBook;
 use super::decide::Outcome;
 use super::live::LiveQuota;
+use super::name::Name;
 use super::sync::{Mutex, PoisonError, thread};
 use super::super::cells::{Cell, LiveCells};
 use super::super::rules::Anchors;
@@ -110,9 +111,9 @@ impl Site {
     /// What the live side's reservations hold on the cell, by their ledgers.
     fn held(&self, ids: &[&str]) -> i64 {
         let of = |id: &&str| {
-            let Some(hold) = self.live.shared.hold(TENANT, id) else { return 0 };
-            let state = hold.lock();
-            let lines = state.ledger.lines.iter().filter(|line| *line.meter == *METER);
+            let Some(hold) = self.live.shared.holds.find(&Name::of(TENANT, id)) else { return 0 };
+            let state = self.live.shared.open(&hold);
+            let lines = state.ledger.lines.iter().filter(|line| line.meter == *METER);
             if state.is_over { 0 } else { lines.map(|line| state.ledger.held(line)).sum() }
         };
         ids.iter().map(of).sum()
