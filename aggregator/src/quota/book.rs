@@ -108,7 +108,8 @@ impl QuotaBook {
             QuotaRowKind::Early => self.early.put(&Name::of(&row.tenant, &row.name), decoded(&row.state)?),
             QuotaRowKind::Reservations => {
                 let Self { reservations, live, .. } = self;
-                reservations.restore(&row.name, &row.state, |name, ledger| live.book(Name::stored(name), ledger, None))?;
+                reservations
+                    .restore(&row.name, &row.state, |name, ledger| live.book(&Name::stored(name), ledger, None))?;
             }
         }
         Some(())
@@ -194,19 +195,20 @@ impl QuotaBook {
     fn apply(&mut self, operation: QuotaOperation) {
         let QuotaOperation { tenant, id, action, .. } = operation;
         let name = Name::of(&tenant, &id);
-        if self.reservations.apply(&name, &action) {
+        let text: &str = &name;
+        if self.reservations.apply(text, &action) {
             self.live.bring(&name, &action);
             return;
         }
         // Else an operation on a reservation that is forgotten.
         let Some(mut ledger) = Ledger::open(&action) else { return };
-        let early = self.early.take(&name);
+        let early = self.early.take(text);
         if let Some(early) = &early {
             early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
             self.dirty.insert((QuotaRowKind::Early, tenant, id));
         }
-        self.live.book(name.clone(), &ledger, early.as_ref());
-        self.reservations.open(&name, ledger);
+        self.live.book(&name, &ledger, early.as_ref());
+        self.reservations.open(text, ledger);
     }
 
     /// An accepted record drew on a reservation and was counted in `cell`: by how much
@@ -268,7 +270,7 @@ impl QuotaBook {
             self.dirty.insert((QuotaRowKind::Early, tenant, id));
         }
         while let Some(name) = self.reservations.forget_next(log_time_ms) {
-            self.live.forget(&name);
+            self.live.forget(&Name::stored(&name));
         }
     }
 
@@ -359,24 +361,26 @@ impl LiveQuota {
     /// The log has a reservation, which `early` records had drawn on; `ledger` knows of
     /// them. Found or put in one step: the same request may be decided here meanwhile, or
     /// given up.
-    fn book(&self, name: Name, ledger: &Ledger, early: Option<&Early>) {
+    fn book(&self, name: &Name, ledger: &Ledger, early: Option<&Early>) {
         let Shared { holds, expiries, .. } = &*self.shared;
         let book = |hold: &Arc<Hold>| {
             hold.book();
             early.inspect(|early| self.shared.open(hold).draw_early(early));
         };
         // Mostly it was decided here.
-        let Err(vacancy) = holds.find_or_place(&name, book) else { return };
-        let Some(ends_ms) = ledger.ends_ms() else { return vacancy.put(Arc::new(Hold::remembered(name, ledger))) };
+        let Err(vacancy) = holds.find_or_place(name, book) else { return };
+        let Some(ends_ms) = ledger.ends_ms() else {
+            return vacancy.put(Arc::new(Hold::remembered(name.clone(), ledger)));
+        };
         let counters = self.shared.counters_of(name.parts().0, ledger);
-        let hold = Arc::new(Hold::booked(name, counters, ledger.clone()));
+        let hold = Arc::new(Hold::booked(name.clone(), counters, ledger.clone()));
         expiries.watch(&hold, ends_ms);
         vacancy.put(hold);
     }
 
     /// The log has an operation on a reservation; one that was decided here changed the
     /// live side already.
-    fn bring(&self, name: &str, action: &Action) {
+    fn bring(&self, name: &Name, action: &Action) {
         let Some(hold) = self.shared.holds.find(name) else { return };
         let mut state = self.shared.open(&hold);
         let (was_over, ended_ms) = (state.is_over, state.ledger.ends_ms());
@@ -389,13 +393,13 @@ impl LiveQuota {
         }
     }
 
-    fn draw(&self, name: &str, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
+    fn draw(&self, name: &Name, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
         let Some(hold) = self.shared.holds.find(name) else { return 0 };
         let mut state = self.shared.open(&hold);
         state.draw(meter, quantity, cell)
     }
 
-    fn forget(&self, name: &str) {
+    fn forget(&self, name: &Name) {
         if let Some(hold) = self.shared.holds.forget(name) {
             // Whoever still has it in hand finds that it holds nothing.
             hold.expire(i64::MAX);

@@ -119,7 +119,13 @@ impl LiveQuota {
 
     /// The answer to a request that was answered before. The log is told again unless it is
     /// known to have it.
-    fn repeated(&self, hold: &Arc<Hold>, reserve: &Reserve, body: u128, asked: &[Asked]) -> Result<Outcome, QuotaError> {
+    fn repeated(
+        &self,
+        hold: &Arc<Hold>,
+        reserve: &Reserve,
+        body: u128,
+        asked: &[Asked],
+    ) -> Result<Outcome, QuotaError> {
         let state = self.shared.open(hold);
         if state.ledger.body != body {
             return Err(QuotaError::Reused { id: reserve.id.clone() });
@@ -244,13 +250,7 @@ impl LiveQuota {
 
     /// What an operation asks of the counters that a reservation holds on already, in
     /// the period in which it was made.
-    fn asked_again(
-        &self,
-        name: &Name,
-        state: &HoldState,
-        items: &[Item],
-        now: TimeMs,
-    ) -> Result<AllAsked, QuotaError> {
+    fn asked_again(&self, name: &Name, state: &HoldState, items: &[Item], now: TimeMs) -> Result<AllAsked, QuotaError> {
         let account = self.shared.account_of_log(name.parts().0);
         let terms = &self.shared.standing(&account, now).terms;
         let mut asked = AllAsked::new();

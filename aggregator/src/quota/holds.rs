@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use hashbrown::HashTable;
 
 use super::hold::Hold;
+use super::name::Name;
 use super::sync::{Mutex, MutexGuard, Ordering, PoisonError};
 
 /// Far more than processors: while one part of the table grows, whoever wants something of
@@ -59,25 +60,25 @@ impl Holds {
         self.known.load(Ordering::Relaxed)
     }
 
-    fn place(&self, name: &str) -> (u64, MutexGuard<'_, Shard>) {
+    fn place(&self, name: &Name) -> (u64, MutexGuard<'_, Shard>) {
         let hash = self.hashing.hash_one(name);
         // The table looks at the highest and the lowest bits.
         let shard = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
         (hash, self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<Arc<Hold>> {
+    pub(super) fn find(&self, name: &Name) -> Option<Arc<Hold>> {
         self.find_and(name, Arc::clone)
     }
 
     /// Runs `look`, which is brief, on a known reservation: nobody forgets it meanwhile.
-    pub(super) fn find_and<T>(&self, name: &str, look: impl FnOnce(&Arc<Hold>) -> T) -> Option<T> {
+    pub(super) fn find_and<T>(&self, name: &Name, look: impl FnOnce(&Arc<Hold>) -> T) -> Option<T> {
         let (hash, shard) = self.place(name);
         found(&shard, hash, name).map(look)
     }
 
     /// The same, or the place where it may be put, found in one step.
-    pub(super) fn find_or_place<T>(&self, name: &str, look: impl FnOnce(&Arc<Hold>) -> T) -> Result<T, Vacancy<'_>> {
+    pub(super) fn find_or_place<T>(&self, name: &Name, look: impl FnOnce(&Arc<Hold>) -> T) -> Result<T, Vacancy<'_>> {
         let (hash, shard) = self.place(name);
         match found(&shard, hash, name) {
             Some(hold) => Ok(look(hold)),
@@ -91,11 +92,11 @@ impl Holds {
     }
 
     /// Forgets one.
-    pub(super) fn forget(&self, name: &str) -> Option<Arc<Hold>> {
+    pub(super) fn forget(&self, name: &Name) -> Option<Arc<Hold>> {
         self.remove(name, |_| true)
     }
 
-    fn remove(&self, name: &str, is_so: impl FnOnce(&Arc<Hold>) -> bool) -> Option<Arc<Hold>> {
+    fn remove(&self, name: &Name, is_so: impl FnOnce(&Arc<Hold>) -> bool) -> Option<Arc<Hold>> {
         let (hash, mut shard) = self.place(name);
         let is_it = |entry: &Entry| entry.hash == hash && entry.hold.name == *name;
         let entry = shard.find_entry(hash, is_it).ok().filter(|entry| is_so(&entry.get().hold))?;
@@ -104,7 +105,7 @@ impl Holds {
     }
 }
 
-fn found<'a>(shard: &'a Shard, hash: u64, name: &str) -> Option<&'a Arc<Hold>> {
+fn found<'a>(shard: &'a Shard, hash: u64, name: &Name) -> Option<&'a Arc<Hold>> {
     shard.find(hash, |entry| entry.hash == hash && entry.hold.name == *name).map(|entry| &entry.hold)
 }
 

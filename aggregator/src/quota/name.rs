@@ -10,7 +10,7 @@ use super::short::Short;
 const USUAL_BYTES: usize = 56;
 
 /// The name of a reservation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Name(Short<USUAL_BYTES>);
 
 impl Name {
@@ -34,11 +34,5 @@ impl Deref for Name {
 
     fn deref(&self) -> &str {
         &self.0
-    }
-}
-
-impl PartialEq<str> for Name {
-    fn eq(&self, other: &str) -> bool {
-        self.0 == *other
     }
 }

@@ -12,7 +12,7 @@ use bincode::{BorrowDecode, Decode, Encode};
 use smallvec::SmallVec;
 
 /// A text that needs no memory of its own up to `N` bytes.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Short<const N: usize>(SmallVec<[u8; N]>);
 
 /// The name of a meter.
@@ -65,7 +65,6 @@ impl<const N: usize, Context> Decode<Context> for Short<N> {
         Ok(Self::from(&*String::decode(decoder)?))
     }
 }
-
 
 impl<'de, const N: usize, Context> BorrowDecode<'de, Context> for Short<N> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {

@@ -111,6 +111,17 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     }
 }
 
+/// How the body of a [`Control::Quota`] begins.
+const QUOTA: u8 = 7;
+
+/// Whether this is an envelope of quota operations ([`Control::Quota`]). Its frame and its
+/// checksum are looked at, its operations are not.
+#[must_use]
+pub fn is_quota(bytes: &[u8]) -> bool {
+    let is_it = |(head, body): (Head, &[u8])| head.kind == Kind::Control && body.first() == Some(&QUOTA);
+    frame::open(bytes).is_ok_and(is_it)
+}
+
 fn decode_control(body: &[u8]) -> Result<Control, DecodeError> {
     let malformed = |_| DecodeError::Body("not a control record");
     let (control, used) = bincode::decode_from_slice(body, CONFIG).map_err(malformed)?;

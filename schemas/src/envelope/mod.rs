@@ -34,7 +34,7 @@ mod wire;
 mod write;
 
 pub use build::{EnvelopeBuilder, EnvelopeFull, encode_control};
-pub use decode::{DecodeError, Decoded, RecordRef, Scope, Usage, decode};
+pub use decode::{DecodeError, Decoded, RecordRef, Scope, Usage, decode, is_quota};
 pub use frame::{FRAME_BYTES, FRAME_VERSION, Origin};
 pub use sheet::{QuotaSheet, encode_operation};
 

@@ -72,6 +72,17 @@ fn definitions_travel_as_control_records() {
 }
 
 #[test]
+fn quota_operations_are_known_by_their_kind() {
+    let quota = encode_control(&Control::Quota { epoch: 300, operations: Vec::new() }, ORIGIN);
+    assert!(is_quota(&quota) && !is_quota(&quota[1..]) && !is_quota(&quota[..quota.len() - 1]));
+    let close = Control::Close { close_id: "c".into(), through_ms: 7 };
+    for other in [close, Control::Tick, Control::Owner { epoch: 7 }] {
+        assert!(!is_quota(&encode_control(&other, ORIGIN)), "{other:?}");
+    }
+    assert!(!is_quota(&sealed(&[record()])));
+}
+
+#[test]
 fn every_damage_has_its_name() {
     let good = sealed(&[record()]);
     let damaged = |at: usize, value: u8| {

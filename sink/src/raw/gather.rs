@@ -171,7 +171,7 @@ impl RawGatherer {
                 verdict,
                 bytes: entry.bytes.clone(),
             }),
-            Judged::Rejected(_) => {}
+            Judged::Rejected(_) | Judged::Quota => {}
             Judged::Usage(usage, verdicts) => {
                 let mut feed = Feed { hasher: *hasher, entry, usage: &usage, state, batch, scratch };
                 feed.records(verdicts.as_deref()).map_err(contradiction)?;

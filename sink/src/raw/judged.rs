@@ -3,7 +3,7 @@
 
 use odometer_schemas::commit::ExceptionsRow;
 use odometer_schemas::control::Control;
-use odometer_schemas::envelope::{Decoded, Usage, decode};
+use odometer_schemas::envelope::{Decoded, Usage, decode, is_quota};
 use odometer_schemas::log::LogEntry;
 use odometer_schemas::verdict::{RejectReason, Verdict, unpack};
 
@@ -13,6 +13,8 @@ pub(super) enum Judged<'a> {
     Usage(Box<Usage<'a>>, Option<Vec<Verdict>>),
     /// A control record.
     Control(Box<Control>),
+    /// Decisions about quota, which raw rows know nothing of.
+    Quota,
     /// No envelope, or none that the aggregator knew.
     Rejected(Verdict),
 }
@@ -31,6 +33,10 @@ pub(super) fn judge<'a>(entry: &'a LogEntry, exceptions: Option<&ExceptionsRow>)
         && is_of_whole_entry(*verdict)
     {
         return Ok(Judged::Rejected(*verdict));
+    }
+    // Of which there are many: taking them apart would be for nothing.
+    if verdicts.is_none() && is_quota(&entry.bytes) {
+        return Ok(Judged::Quota);
     }
     match (decode(&entry.bytes), verdicts) {
         (Ok(Decoded::Control(control)), None) => Ok(Judged::Control(control)),
