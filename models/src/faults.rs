@@ -129,7 +129,7 @@ const FOUND_OR_PUT: [&str; 2] = [
 ];
 const LAID_DOWN_AS_IT_WAS: [&str; 2] =
     ["state.life = Life::Asleep(asleep);", "drop(state);\n                self.lock().life = Life::Asleep(asleep);"];
-const GIVEN_UP: [&str; 2] = ["Arc::ptr_eq(here, hold) && !here.is_booked()", "Arc::ptr_eq(here, hold)"];
+const GIVEN_UP: [&str; 2] = ["is_alone() && here.is_vain()", "is_alone()"];
 const ADMITTED_ALREADY: [&str; 2] = ["self.held[*line] += amount;", "let _ = (line, amount);"];
 const VOIDED: [&str; 2] = ["self.shared.shortcuts.void_tenant(tenant);", ""];
 const KEY_FIRST: [&str; 2] = [

@@ -22,9 +22,9 @@ use crate::prefetch::prefetch_whole;
 /// How long a reservation whose time is over is waited for in the log, in milliseconds.
 /// An append that was not confirmed may still arrive for as long as a producer tries.
 const UNBOOKED_MS: i64 = 120_000;
-/// When one is looked at again that is over and could not sleep: what was decided about
-/// it is in the log within milliseconds.
-const AWAKE_MS: i64 = 1_000;
+/// When one is looked at again that is over and could neither sleep nor be forgotten: what
+/// was decided about it is in the log within milliseconds.
+pub(crate) const AWAKE_MS: i64 = 1_000;
 
 /// The counters that one line holds on, by scope; mostly the tenant's alone.
 pub(crate) type Layers = SmallVec<[(Scope, Counter); 1]>;
@@ -122,6 +122,12 @@ impl Hold {
     /// Whether the log has it.
     pub(crate) fn is_booked(&self) -> bool {
         self.lock().is_booked
+    }
+
+    /// Whether the log never had it and it holds nothing.
+    pub(crate) fn is_vain(&self) -> bool {
+        let state = self.lock();
+        !state.is_booked && matches!(&state.life, Life::Awake(awake) if awake.is_over)
     }
 
     #[cfg(test)]

@@ -86,9 +86,14 @@ impl Holds {
         }
     }
 
-    /// Forgets one that the log never had.
-    pub(super) fn give_up(&self, hold: &Arc<Hold>) {
-        self.remove(&hold.name, |here| Arc::ptr_eq(here, hold) && !here.is_booked());
+    /// Forgets one that the log never had, unless somebody besides the caller has it in hand:
+    /// what they decide about it would be held for ever. Whether it was forgotten.
+    pub(super) fn give_up(&self, hold: &Arc<Hold>) -> bool {
+        /// The table and the caller.
+        const NOBODY_ELSE: usize = 2;
+        // Under the lock of its place nobody gets hold of it who has not got it.
+        let is_alone = || Arc::strong_count(hold) <= NOBODY_ELSE;
+        self.remove(&hold.name, |here| Arc::ptr_eq(here, hold) && is_alone() && here.is_vain()).is_some()
     }
 
     /// Forgets one.
@@ -212,5 +217,18 @@ mod tests {
         assert!(site.sleeps_at(OVER));
         assert!(site.release().operation.is_some());
         assert!(!in_hand.is_asleep(), "woken, wherever it is looked at");
+    }
+
+    #[test]
+    fn one_that_the_log_never_had_is_forgotten_once_nobody_has_it_in_hand() {
+        let site = site();
+        site.reserve();
+        while site.live.expire(OVER, 10) {}
+        let in_hand = site.live.shared.holds.find(&Name::of("t", "r"));
+        while site.live.expire(LATE, 10) {}
+        assert_eq!(site.live.reservations(), 1);
+        drop(in_hand);
+        while site.live.expire(LONG_OVER, 10) {}
+        assert_eq!(site.live.reservations(), 0);
     }
 }

@@ -15,7 +15,7 @@ use smallvec::{SmallVec, smallvec};
 use super::account::{Account, Counter, Gate, OwnKey, Standing};
 use super::catalogue::Catalogue;
 use super::expiries::Expiries;
-use super::hold::{Awake, Counters, Hold, Next};
+use super::hold::{AWAKE_MS, Awake, Counters, Hold, Next};
 use super::holds::Holds;
 use super::ledger::{Ledger, Line};
 use super::name::Name;
@@ -144,7 +144,11 @@ impl LiveQuota {
         match next {
             Next::Look { at_ms } => self.shared.expiries.watch(hold, at_ms),
             Next::Remember => {}
-            Next::Forget => self.shared.holds.give_up(hold),
+            Next::Forget => {
+                if !self.shared.holds.give_up(hold) {
+                    self.shared.expiries.watch(hold, now.0.saturating_add(AWAKE_MS));
+                }
+            }
         }
     }
 

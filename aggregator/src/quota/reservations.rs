@@ -24,7 +24,7 @@ const PAGE: u64 = 16;
 /// is a list's end each, and one that is extended often stands in few lists.
 const FORGET_STEP_MS: i64 = 60_000;
 
-/// What a reservation is found by, see [`hold_key`](super::live::hold_key).
+/// What a reservation is found by, see [`Name`](super::name::Name).
 type Name = Box<str>;
 
 /// One of them.

@@ -118,8 +118,9 @@ const QUOTA: u8 = 7;
 /// checksum are looked at, its operations are not.
 #[must_use]
 pub fn is_quota(bytes: &[u8]) -> bool {
-    let is_it = |(head, body): (Head, &[u8])| head.kind == Kind::Control && body.first() == Some(&QUOTA);
-    frame::open(bytes).is_ok_and(is_it)
+    // Mostly this says no, before the checksum is made.
+    bytes.get(frame::FRAME_BYTES) == Some(&QUOTA)
+        && frame::open(bytes).is_ok_and(|(head, _)| head.kind == Kind::Control)
 }
 
 fn decode_control(body: &[u8]) -> Result<Control, DecodeError> {
