@@ -401,7 +401,7 @@ impl LiveQuota {
 
     fn forget(&self, name: &Name) {
         if let Some(hold) = self.shared.holds.forget(name) {
-            // Whoever still has it in hand finds that it holds nothing.
+            // Whoever still has it in hand finds that it holds nothing, a day after its end.
             hold.expire(i64::MAX);
         }
     }
