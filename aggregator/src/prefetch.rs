@@ -1,5 +1,7 @@
 //! Asks the processor to fetch a cache line before it is needed.
 
+use std::sync::Arc;
+
 /// What comes from memory at once.
 #[cfg(target_arch = "x86_64")]
 const LINE_BYTES: usize = 64;
@@ -34,4 +36,13 @@ pub(crate) fn prefetch_whole<T>(item: *const T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = item;
+}
+
+/// Hints that the owners of what `item` shares will be counted. Where it does not stand
+/// before what is shared, the hint is in vain.
+#[inline]
+pub(crate) fn prefetch_count<T>(item: &Arc<T>) {
+    /// Of those who own it, and of those who only know it.
+    type Counts = [usize; 2];
+    prefetch_whole(Arc::as_ptr(item).cast::<Counts>().wrapping_sub(1));
 }

@@ -295,7 +295,7 @@ impl Processor {
         self.exceptions.extend(bench.judge(usage, place, &mut self.scratch));
     }
 
-    fn apply(&mut self, offset: u64, control: Control) {
+    fn apply(&mut self, offset: u64, control: Control<'_>) {
         match control {
             Control::Tick => return,
             Control::Definitions(definitions) => {
@@ -318,7 +318,7 @@ impl Processor {
             Control::Owner { epoch } => return self.quota.own(epoch),
             Control::Plan { plan, origin } => return self.quota.plan(plan, origin),
             Control::Terms { tenant, terms } => return self.quota.terms(&tenant, terms),
-            Control::Quota { epoch, operations } => return self.quota.operate(epoch, operations),
+            Control::Quota { epoch, operations } => return self.quota.operate(epoch, &operations),
         }
         self.rules_changed = true;
     }

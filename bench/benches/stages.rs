@@ -130,7 +130,7 @@ impl Partition {
 
 fn definitions_entry(partition: u32) -> LogEntry {
     let bytes = encode_control(&Control::Definitions(Definitions::built_in()), Origin::default());
-    LogEntry { partition, offset: 0, append_time: NOW, bytes }
+    LogEntry { partition, offset: 0, append_time: NOW, bytes: bytes.into() }
 }
 
 fn judge(criterion: &mut Criterion) {
@@ -185,7 +185,7 @@ fn log_append(criterion: &mut Criterion) {
     group.bench_function("append durably", |b| {
         b.iter(|| {
             let partitions = (0..appender.partitions()).cycle().take(COMMIT_ENVELOPES);
-            let pending: Vec<_> = partitions.map(|partition| appender.append(partition, sealed.clone())).collect();
+            let pending: Vec<_> = partitions.map(|partition| appender.append(partition, sealed.to_vec())).collect();
             for append in pending {
                 append.wait_blocking().expect("the log takes it");
             }

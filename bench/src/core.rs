@@ -51,7 +51,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let mut processor = Processor::restore(options, &PartitionState::default(), None, LiveState::default())?;
     let definitions = encode_control(&Control::Definitions(Definitions::built_in()), Origin::default());
-    processor.handle(&LogEntry { partition: 0, offset: 0, append_time: TimeMs(BEGIN_MS), bytes: definitions })?;
+    processor.handle(&LogEntry {
+        partition: 0,
+        offset: 0,
+        append_time: TimeMs(BEGIN_MS),
+        bytes: definitions.into(),
+    })?;
 
     let per_round = args.records / ROUNDS;
     let (mut rates, mut bytes, mut total_s, mut cpu_s) = (Vec::new(), 0, 0.0, 0.0);
@@ -114,7 +119,8 @@ impl Source {
             };
             builder.push(&record).expect("short records fit");
         }
-        let entry = LogEntry { partition: 0, offset: self.offset, append_time, bytes: builder.seal(Origin::default()) };
+        let entry =
+            LogEntry { partition: 0, offset: self.offset, append_time, bytes: builder.seal(Origin::default()).into() };
         self.offset += 1;
         entry
     }

@@ -185,7 +185,7 @@ impl Traffic {
         }
         let (partition, offset) = place;
         let origin = Origin { source: 7, epoch: 1, first_sequence: offset * records as u64 };
-        Ok(LogEntry { partition, offset, append_time: now, bytes: builder.seal(origin) })
+        Ok(LogEntry { partition, offset, append_time: now, bytes: builder.seal(origin).into() })
     }
 
     /// What all records so far add up to.

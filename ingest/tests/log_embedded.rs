@@ -73,7 +73,7 @@ fn append(log: &EmbeddedLog, partition: u32, bytes: &[u8]) -> Result<Appended, A
 
 fn read(reader: &mut EmbeddedReader, partition: u32) -> Vec<Vec<u8>> {
     let from = reader.bounds(partition).expect("bounds").start_offset;
-    reader.read(partition, from, usize::MAX).expect("readable").into_iter().map(|e| e.bytes).collect()
+    reader.read(partition, from, usize::MAX).expect("readable").into_iter().map(|e| e.bytes.to_vec()).collect()
 }
 
 #[test]

@@ -109,7 +109,7 @@ const DRAW_IN_ONE: [&str; 2] = ["self.settle_around(Some(cell))", "self.settle_a
 const DRAW_UNDER_LOCK: [&str; 2] = [
     "state.draw(meter, quantity, cell)",
     "state.ledger.draw(meter, quantity);\n        drop(state);\n        \
-     self.shared.open(&hold).draw(meter, 0, cell)",
+     self.shared.open(hold).draw(meter, 0, cell)",
 ];
 const EXPIRE_UNDER_LOCK: [&str; 2] = [
     "let was_open = ",

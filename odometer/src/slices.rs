@@ -10,15 +10,21 @@
 //! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); it needs no
 //! privilege. Older kernels ignore it, other systems are not asked.
 
+#[cfg(target_os = "linux")]
+mod sqlite;
+
 use std::time::{Duration, Instant};
+
+#[cfg(target_os = "linux")]
+pub(crate) use sqlite::share_writes;
 
 /// Shortest slice that Linux grants: about what a lane needs for all that is ready. And
 /// how long a thread works on what has gathered, before it lets others in.
-const SHORT_NS: u64 = 100_000;
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Shortens the slices of the calling thread, where the system can.
 pub(crate) fn shorten() {
-    ask(SHORT_NS);
+    ask(SLICE);
 }
 
 /// How long the calling thread has had the processor, as far as it knows.
@@ -32,22 +38,26 @@ impl Turn {
 
     /// Lets others in once a slice is over; to be called between small pieces of work.
     pub(crate) fn give_way(&mut self) {
-        if self.0.elapsed() >= Duration::from_nanos(SHORT_NS) {
+        if self.0.elapsed() >= SLICE {
             std::thread::yield_now();
             *self = Self::begin();
         }
     }
 }
 
-fn ask(slice_ns: u64) {
-    if let Err(error) = set(slice_ns) {
+fn ask(slice: Duration) {
+    if let Err(error) = set(slice) {
         tracing::debug!("the system gives no other time slices: {error}");
     }
 }
 
+/// Nothing is known of how others write.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn share_writes() {}
+
 /// Nothing to ask for.
 #[cfg(not(target_os = "linux"))]
-fn set(_slice_ns: u64) -> std::io::Result<()> {
+fn set(_slice: Duration) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -69,7 +79,7 @@ struct Attributes {
 /// Leaves everything else about the calling thread as it is.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "neither the standard library nor rustix has these two calls")]
-fn set(slice_ns: u64) -> std::io::Result<()> {
+fn set(slice: Duration) -> std::io::Result<()> {
     const CALLING_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
     let size = u32::try_from(size_of::<Attributes>()).unwrap_or(u32::MAX);
@@ -84,7 +94,7 @@ fn set(slice_ns: u64) -> std::io::Result<()> {
     if i32::try_from(attributes.policy) != Ok(libc::SCHED_OTHER) {
         return Ok(());
     }
-    attributes.runtime_ns = slice_ns;
+    attributes.runtime_ns = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
     // SAFETY: the kernel reads `attributes.size` bytes of a live value of that size.
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, CALLING_THREAD, &raw const attributes, NO_FLAGS) })
 }

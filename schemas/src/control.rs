@@ -1,14 +1,14 @@
 //! Control records: what changes decisions travels in the log like usage does, and
 //! holds from its position on.
 
-use bincode::{Decode, Encode};
+use bincode::{BorrowDecode, Encode};
 
 use crate::definitions::Definitions;
 use crate::quota::{Plan, PlanOrigin, QuotaOperation, TenantTerms};
 
 /// One control record, the whole body of a control envelope.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Control {
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+pub enum Control<'a> {
     /// New definitions hold from here on.
     Definitions(Definitions),
     /// Moves log time in an idle partition; decides nothing else.
@@ -57,6 +57,6 @@ pub enum Control {
         /// The epoch of the node that decided.
         epoch: u64,
         /// In the order in which they were decided.
-        operations: Vec<QuotaOperation>,
+        operations: Vec<QuotaOperation<'a>>,
     },
 }

@@ -1,5 +1,7 @@
 //! What flows from the log to its readers.
 
+use bytes::Bytes;
+
 use crate::limits::ENVELOPE_RECORDS_MAX;
 use crate::time::TimeMs;
 
@@ -12,8 +14,8 @@ pub struct LogEntry {
     pub offset: u64,
     /// When the log took it (Kafka: LogAppendTime; embedded: commit time).
     pub append_time: TimeMs,
-    /// The envelope, or whatever a foreign producer put there.
-    pub bytes: Vec<u8>,
+    /// The envelope, or whatever a foreign producer put there; clones share it.
+    pub bytes: Bytes,
 }
 
 /// The place of one record in the log.

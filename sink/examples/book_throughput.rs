@@ -274,6 +274,6 @@ fn entry(number: u64, tenants: &[Vec<String>]) -> LogEntry {
         partition: u32::try_from(partition).expect("a small number"),
         offset: number / u64::from(PARTITIONS),
         append_time: TimeMs(1_700_000_000_000 + i64::try_from(number).expect("a small number")),
-        bytes: builder.seal(origin),
+        bytes: builder.seal(origin).into(),
     }
 }

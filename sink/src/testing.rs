@@ -89,7 +89,7 @@ pub fn definitions_entry(partition: u32, offset: u64, definitions: Definitions) 
 #[must_use]
 pub fn log_entry(partition: u32, offset: u64, bytes: Vec<u8>) -> LogEntry {
     let append_time = TimeMs(DAY_START + i64::try_from(offset).expect("a small offset"));
-    LogEntry { partition, offset, append_time, bytes }
+    LogEntry { partition, offset, append_time, bytes: bytes.into() }
 }
 
 /// The exceptions of an entry.

@@ -12,6 +12,7 @@ use super::sync::{AtomicI64, AtomicU64, Mutex, Ordering, PoisonError};
 use super::word::{UNLIMITED, Word, as_settled};
 use super::words::{OwnWord, Words};
 use crate::cells::Cell;
+use crate::prefetch::{prefetch_count, prefetch_whole};
 
 /// One limit in force for a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +135,15 @@ impl Counter {
         }
     }
 
+    /// Hints that its word will be moved, and its owners counted.
+    pub(crate) fn prefetch(&self) {
+        prefetch_whole(std::ptr::from_ref(self.own_word()));
+        match self {
+            Self::Total(cell) => prefetch_count(cell),
+            Self::Own(own) => prefetch_count(own),
+        }
+    }
+
     pub(crate) fn is_cell(&self, cell: &Arc<Cell>) -> bool {
         matches!(self, Self::Total(own) if Arc::ptr_eq(own, cell))
     }
@@ -175,6 +185,13 @@ pub(crate) struct Gate {
     pub(crate) counter: Counter,
     /// None for concurrency.
     pub(crate) period: Option<Interval>,
+}
+
+impl Gate {
+    /// The period's start and end; none for concurrency.
+    pub(crate) fn period_ms(&self) -> Option<(i64, i64)> {
+        self.period.map(|period| (period.start.0, period.end.0))
+    }
 }
 
 /// What most decisions need, found once per period and change of terms.

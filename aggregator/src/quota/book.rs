@@ -2,6 +2,7 @@
 //! offset, whoever decided them. A function of the log alone; the live side is brought
 //! along.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::account::{OwnCounter, OwnKey};
 use super::alarm::{Alarm, Counted, Entry, Watch};
 use super::early::{Earlies, Early};
 use super::entitlements::Entitlements;
-use super::hold::Hold;
+use super::hold::{Booked, Hold};
 use super::ledger::Ledger;
 use super::live::{LiveQuota, Shared};
 use super::name::Name;
@@ -108,8 +109,8 @@ impl QuotaBook {
             QuotaRowKind::Early => self.early.put(&Name::of(&row.tenant, &row.name), decoded(&row.state)?),
             QuotaRowKind::Reservations => {
                 let Self { reservations, live, .. } = self;
-                reservations
-                    .restore(&row.name, &row.state, |name, ledger| live.book(&Name::stored(name), ledger, None))?;
+                let book = |name: &str, booked: Booked<'_>| live.book(None, &Name::stored(name), booked, None);
+                reservations.restore(&row.name, &row.state, book)?;
             }
         }
         Some(())
@@ -183,41 +184,41 @@ impl QuotaBook {
     }
 
     /// What the owner of `epoch` decided. A node that was followed decides in vain.
-    pub(crate) fn operate(&mut self, epoch: u64, operations: Vec<QuotaOperation>) {
-        if epoch < self.epoch {
-            return;
-        }
-        for operation in operations {
-            self.apply(operation);
+    pub(crate) fn operate(&mut self, epoch: u64, operations: &[QuotaOperation<'_>]) {
+        if epoch >= self.epoch {
+            operations.iter().for_each(|operation| self.apply(operation));
         }
     }
 
-    fn apply(&mut self, operation: QuotaOperation) {
+    fn apply(&mut self, operation: &QuotaOperation<'_>) {
         let QuotaOperation { tenant, id, action, .. } = operation;
-        let name = Name::of(&tenant, &id);
-        let text: &str = &name;
-        if self.reservations.apply(text, &action) {
-            self.live.bring(&name, &action);
-            return;
+        let name = Name::of(tenant, id);
+        let hold = self.live.shared.holds.find(&name);
+        if let Some((hold, number)) = hold.as_ref().and_then(numbered) {
+            self.reservations.apply(number, action);
+            return self.live.bring(hold, action);
         }
         // Else an operation on a reservation that is forgotten.
-        let Some(mut ledger) = Ledger::open(&action) else { return };
-        let early = self.early.take(text);
+        let Some(mut ledger) = Ledger::open(action) else { return };
+        let early = self.early.take(&name);
         if let Some(early) = &early {
             early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
-            self.dirty.insert((QuotaRowKind::Early, tenant, id));
+            self.dirty.insert((QuotaRowKind::Early, tenant.to_string(), id.to_string()));
         }
-        self.live.book(&name, &ledger, early.as_ref());
-        self.reservations.open(text, ledger);
+        let booked = Booked { number: self.reservations.open(&name, &ledger), ledger: &ledger };
+        self.live.book(hold.as_ref(), &name, booked, early.as_ref());
     }
 
     /// An accepted record drew on a reservation and was counted in `cell`: by how much
     /// the cell's word moves for that, besides the record itself.
     pub(crate) fn draw(&mut self, (tenant, id): (&str, &str), meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
         let name = Name::of(tenant, id);
-        match self.reservations.draw(&name, meter, quantity) {
-            Some(true) => self.live.draw(&name, meter, quantity, cell),
-            Some(false) => 0,
+        let hold = self.live.shared.holds.find(&name);
+        match hold.as_ref().and_then(numbered) {
+            Some((hold, number)) if self.reservations.draw(number, meter, quantity) => {
+                self.live.draw(hold, meter, quantity, cell)
+            }
+            Some(_) => 0,
             None => {
                 if self.early.draw(&name, (tenant, id), (meter, quantity), self.log_ms) {
                     self.dirty.insert((QuotaRowKind::Early, tenant.to_owned(), id.to_owned()));
@@ -229,7 +230,8 @@ impl QuotaBook {
 
     /// Who used a reservation, where its records do not say.
     pub(crate) fn user_of(&self, tenant: &str, id: &str) -> (Option<&str>, Option<&str>) {
-        self.reservations.user_of(&Name::of(tenant, id)).unwrap_or_default()
+        let number = self.live.shared.holds.find_and(&Name::of(tenant, id), |hold| hold.number()).flatten();
+        number.and_then(|number| self.reservations.user_of(number)).unwrap_or_default()
     }
 
     /// Settles an accepted record below its tenant, where anything is limited there.
@@ -325,6 +327,11 @@ impl QuotaBook {
     }
 }
 
+/// A reservation that the log has, and its number.
+fn numbered(hold: &Arc<Hold>) -> Option<(&Arc<Hold>, u64)> {
+    Some((hold, hold.number()?))
+}
+
 /// The counter of a subject or key; made if nothing was settled there yet.
 fn counter_of<'a>(counters: &'a mut Counters, live: &LiveQuota, (tenant, key): (&str, OwnKey)) -> &'a Settled {
     counters.entry((tenant.to_owned(), key)).or_insert_with_key(|(tenant, key)| Settled {
@@ -349,7 +356,21 @@ fn parse_counter_name(text: &str) -> Option<OwnKey> {
 }
 
 pub(super) fn encoded<T: Encode>(value: &T) -> Vec<u8> {
-    bincode::encode_to_vec(value, bincode::config::standard()).expect("writing to memory cannot fail")
+    kept(value).into_vec()
+}
+
+/// As it is stored, without room for more.
+pub(super) fn kept<T: Encode>(value: &T) -> Box<[u8]> {
+    thread_local! {
+        // Most values need no memory besides: how long they are is known once they are written.
+        static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BYTES.with_borrow_mut(|bytes| {
+        bytes.clear();
+        let standard = bincode::config::standard();
+        bincode::encode_into_std_write(value, bytes, standard).expect("writing to memory cannot fail");
+        bytes.as_slice().into()
+    })
 }
 
 pub(super) fn decoded<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
@@ -358,44 +379,45 @@ pub(super) fn decoded<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
 }
 
 impl LiveQuota {
-    /// The log has a reservation, which `early` records had drawn on; `ledger` knows of
-    /// them. Found or put in one step: the same request may be decided here meanwhile, or
-    /// given up.
-    fn book(&self, name: &Name, ledger: &Ledger, early: Option<&Early>) {
+    /// The log has a reservation, which `early` records had drawn on; its ledger knows of
+    /// them. `known`: it was decided here. Else it is found or put in one step: the same
+    /// request may be decided here meanwhile, or given up.
+    fn book(&self, known: Option<&Arc<Hold>>, name: &Name, booked: Booked<'_>, early: Option<&Early>) {
         let Shared { holds, expiries, .. } = &*self.shared;
+        let Booked { number, ledger } = booked;
         let book = |hold: &Arc<Hold>| {
-            hold.book();
+            hold.book(number);
             early.inspect(|early| self.shared.open(hold).draw_early(early));
         };
-        // Mostly it was decided here.
+        if let Some(hold) = known {
+            return book(hold);
+        }
         let Err(vacancy) = holds.find_or_place(name, book) else { return };
         let Some(ends_ms) = ledger.ends_ms() else {
-            return vacancy.put(Arc::new(Hold::remembered(name.clone(), ledger)));
+            return vacancy.put(Arc::new(Hold::remembered(name.clone(), booked)));
         };
         let counters = self.shared.counters_of(name.parts().0, ledger);
-        let hold = Arc::new(Hold::booked(name.clone(), counters, ledger.clone()));
+        let hold = Arc::new(Hold::booked(name.clone(), counters, booked));
         expiries.watch(&hold, ends_ms);
         vacancy.put(hold);
     }
 
     /// The log has an operation on a reservation; one that was decided here changed the
     /// live side already.
-    fn bring(&self, name: &Name, action: &Action) {
-        let Some(hold) = self.shared.holds.find(name) else { return };
-        let mut state = self.shared.open(&hold);
+    fn bring(&self, hold: &Arc<Hold>, action: &Action<'_>) {
+        let mut state = self.shared.open(hold);
         let (was_over, ended_ms) = (state.is_over, state.ledger.ends_ms());
         state.take(action, &[]);
         let ends_ms = state.ledger.ends_ms();
         drop(state);
         // Else it is looked at when it would have ended before, and then again.
         if was_over || ends_ms.is_none() || ends_ms < ended_ms {
-            self.shared.expiries.watch(&hold, ends_ms.unwrap_or(i64::MIN));
+            self.shared.expiries.watch(hold, ends_ms.unwrap_or(i64::MIN));
         }
     }
 
-    fn draw(&self, name: &Name, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
-        let Some(hold) = self.shared.holds.find(name) else { return 0 };
-        let mut state = self.shared.open(&hold);
+    fn draw(&self, hold: &Arc<Hold>, meter: &str, quantity: i64, cell: &Arc<Cell>) -> i64 {
+        let mut state = self.shared.open(hold);
         state.draw(meter, quantity, cell)
     }
 

@@ -1,6 +1,7 @@
 //! The decisions: check, reserve, extend, commit, release. Each changes all that it
 //! must or nothing, and says what the log must be told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use odometer_schemas::quota::{
@@ -8,12 +9,12 @@ use odometer_schemas::quota::{
     QuotaOperation, Release, Reserve, SETTLE_MS,
 };
 use odometer_schemas::time::TimeMs;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::account::{Counter, Gate, Policy};
-use super::hold::{Hold, HoldState, Layers};
+use super::hold::{Counters, Hold, HoldState, Layers};
 use super::ledger::{Ledger, Phase};
-use super::live::{AllAsked, Asked, LiveQuota};
+use super::live::{AllAsked, Asked, LiveQuota, amount_of};
 use super::name::Name;
 use super::places::Shortcut;
 use super::several::{Ask, Seen, ask_all};
@@ -21,7 +22,7 @@ use super::word::{UNLIMITED, Word};
 
 /// What was decided, and what the log must be told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Outcome<'a> {
     /// May it go on?
     pub decision: Decision,
     /// When the reservation ends by itself, where there is one.
@@ -34,7 +35,24 @@ pub struct Outcome {
     pub late: bool,
     /// To be appended to the partition, in the order of decisions; nothing for a
     /// denial and a check, and a repetition that the log is known to have.
-    pub operation: Option<QuotaOperation>,
+    pub operation: Option<QuotaOperation<'a>>,
+}
+
+impl Outcome<'_> {
+    /// The same, borrowed from nobody: it may outlive the request.
+    #[must_use]
+    pub fn into_owned(self) -> Outcome<'static> {
+        let Self { decision, expires_at, limits, violated, late, operation } = self;
+        let operation = operation.map(QuotaOperation::into_owned);
+        Outcome { decision, expires_at, limits, violated, late, operation }
+    }
+}
+
+/// What was decided of a request, what it holds if it was not denied, and on what, by item.
+struct Admitted<'a> {
+    decided: Outcome<'a>,
+    items: Vec<HeldItem<'a>>,
+    counters: Counters,
 }
 
 impl LiveQuota {
@@ -42,7 +60,7 @@ impl LiveQuota {
     ///
     /// # Errors
     /// [`QuotaError::Invalid`] for a meter that nothing can limit.
-    pub fn check(&self, check: &Check, now: TimeMs) -> Result<Outcome, QuotaError> {
+    pub fn check(&self, check: &Check, now: TimeMs) -> Result<Outcome<'static>, QuotaError> {
         if let Some(outcome) = self.check_one(check, now) {
             return Ok(outcome);
         }
@@ -70,9 +88,9 @@ impl LiveQuota {
     }
 
     /// The same with everything that an answer shows.
-    fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome> {
+    fn check_one(&self, check: &Check, now: TimeMs) -> Option<Outcome<'static>> {
         let [item] = check.items.as_slice() else { return None };
-        let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
+        let amount = amount_of(item);
         let look = move |shortcut: &Shortcut<'_>| single(shortcut.gate(), shortcut.counter(), amount, false);
         self.shared.shortcut((&check.who.tenant, &item.meter), now, look)
     }
@@ -81,34 +99,33 @@ impl LiveQuota {
     ///
     /// # Errors
     /// [`QuotaError::Reused`], [`QuotaError::Invalid`], [`QuotaError::Unavailable`].
-    pub fn reserve(&self, reserve: &Reserve, body: u128, now: TimeMs) -> Result<Outcome, QuotaError> {
+    pub fn reserve<'a>(&self, reserve: &'a Reserve, body: u128, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
         self.shared.has_room()?;
         let (tenant, id) = (&*reserve.who.tenant, &*reserve.id);
-        let asked = self.shared.asked(&reserve.who, &reserve.items, now)?;
         // The id is taken or found in one step; whoever repeats it meanwhile waits.
         let name = Name::of(tenant, id);
         let vacancy = match self.shared.holds.find_or_place(&name, Arc::clone) {
-            Ok(hold) => return self.repeated(&hold, reserve, body, &asked),
+            Ok(hold) => return self.repeated(&hold, reserve, (body, now)),
             Err(vacancy) => vacancy,
         };
-        let mut decided = match asked.as_slice() {
-            [only] => single(&only.gate, (&only.gate.counter, only.gate.counter.word()), only.amount, true),
-            several => outcome(several, &self.look(tenant, several, true)?, true),
+        let admitted = match self.admit_one(reserve, now) {
+            Some(admitted) => admitted,
+            None => self.admit_all(reserve, now)?,
         };
+        let Admitted { mut decided, items, counters } = admitted;
         if decided.decision == Decision::Deny {
             return Ok(decided);
         }
         let expires_ms = now.0.saturating_add(reserve.ttl_ms);
         let action = Action::Reserve {
-            subject: reserve.who.subject.clone(),
-            key: reserve.who.key.clone(),
-            items: held_items(&reserve.items, &asked),
+            subject: reserve.who.subject.as_deref().map(Cow::Borrowed),
+            key: reserve.who.key.as_deref().map(Cow::Borrowed),
+            items,
             expires_ms,
             body,
             decision: decided.decision,
         };
         let ledger = Ledger::open(&action).expect("a reserving action opens a ledger");
-        let counters = ledger.lines.iter().map(|line| counters(&asked, &line.meter)).collect();
         let hold = Arc::new(Hold::admitted(name, counters, ledger));
         self.shared.expiries.watch(&hold, expires_ms);
         vacancy.put(hold);
@@ -117,23 +134,48 @@ impl LiveQuota {
         Ok(decided)
     }
 
+    /// Asks for the only item of a request, where only the tenant's own word has a say.
+    fn admit_one<'a>(&self, reserve: &'a Reserve, now: TimeMs) -> Option<Admitted<'a>> {
+        let [item] = reserve.items.as_slice() else { return None };
+        let amount = amount_of(item);
+        self.shared.shortcut((&reserve.who.tenant, &item.meter), now, |shortcut| {
+            let (gate, counter) = (shortcut.gate(), shortcut.counter());
+            let decided = single(gate, counter, amount, true);
+            let held = HeldItem { meter: Cow::Borrowed(&item.meter), amount, period_ms: gate.period_ms() };
+            let layers: Layers = smallvec![(gate.policy.scope, counter.0.clone())];
+            Admitted { decided, items: vec![held], counters: smallvec![layers] }
+        })
+    }
+
+    /// Asks for all items of a request.
+    fn admit_all<'a>(&self, reserve: &'a Reserve, now: TimeMs) -> Result<Admitted<'a>, QuotaError> {
+        let asked = self.shared.asked(&reserve.who, &reserve.items, now)?;
+        let decided = match asked.as_slice() {
+            [only] => single(&only.gate, (&only.gate.counter, only.gate.counter.word()), only.amount, true),
+            several => outcome(several, &self.look(&reserve.who.tenant, several, true)?, true),
+        };
+        let items = held_items(&reserve.items, &asked);
+        let counters = items.iter().map(|item| counters(&asked, &item.meter)).collect();
+        Ok(Admitted { decided, items, counters })
+    }
+
     /// The answer to a request that was answered before. The log is told again unless it is
     /// known to have it.
-    fn repeated(
+    fn repeated<'a>(
         &self,
         hold: &Arc<Hold>,
-        reserve: &Reserve,
-        body: u128,
-        asked: &[Asked],
-    ) -> Result<Outcome, QuotaError> {
+        reserve: &'a Reserve,
+        (body, now): (u128, TimeMs),
+    ) -> Result<Outcome<'a>, QuotaError> {
+        let asked = self.shared.asked(&reserve.who, &reserve.items, now)?;
         let state = self.shared.open(hold);
         if state.ledger.body != body {
             return Err(QuotaError::Reused { id: reserve.id.clone() });
         }
         let at = TimeMs(state.ledger.expires_ms.saturating_sub(reserve.ttl_ms));
-        let action = || state.ledger.reserving(held_items(&reserve.items, asked));
+        let action = || state.ledger.reserving(held_items(&reserve.items, &asked));
         let operation = (!state.is_booked()).then(|| operation(&reserve.who.tenant, &reserve.id, at, action()));
-        Ok(Outcome { decision: state.ledger.decision, operation, ..standing_of(&state, asked) })
+        Ok(Outcome { decision: state.ledger.decision, operation, ..standing_of(&state, &asked) })
     }
 
     /// Holds a reservation for longer, and what is asked besides, or nothing of it.
@@ -141,7 +183,7 @@ impl LiveQuota {
     /// # Errors
     /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`],
     /// [`QuotaError::Unavailable`].
-    pub fn extend(&self, extend: &Extend, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
+    pub fn extend<'a>(&self, extend: &'a Extend, op: u64, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
         let hold = self.known(&extend.tenant, &extend.id)?;
         let mut state = self.shared.open(&hold);
         not_reused(&state, op, &extend.op_id)?;
@@ -181,7 +223,7 @@ impl LiveQuota {
     /// # Errors
     /// [`QuotaError::Unknown`], [`QuotaError::Ended`], [`QuotaError::Invalid`],
     /// [`QuotaError::Unavailable`].
-    pub fn commit(&self, commit: &Commit, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
+    pub fn commit<'a>(&self, commit: &'a Commit, op: u64, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
         let hold = self.known(&commit.tenant, &commit.id)?;
         let mut state = self.shared.open(&hold);
         not_reused(&state, op, &commit.op_id)?;
@@ -218,7 +260,7 @@ impl LiveQuota {
     ///
     /// # Errors
     /// [`QuotaError::Unknown`], [`QuotaError::Unavailable`].
-    pub fn release(&self, release: &Release, op: u64, now: TimeMs) -> Result<Outcome, QuotaError> {
+    pub fn release<'a>(&self, release: &'a Release, op: u64, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
         let hold = self.known(&release.tenant, &release.id)?;
         let mut state = self.shared.open(&hold);
         not_reused(&state, op, &release.op_id)?;
@@ -269,7 +311,7 @@ impl LiveQuota {
             for (scope, counter) in &state.counters[at] {
                 let policy = terms.policy_or_none(&line.meter, *scope, kind);
                 let gate = Gate { policy, counter: counter.clone(), period: line.period() };
-                asked.push(Asked { gate: Arc::new(gate), amount: i64::try_from(item.amount).unwrap_or(i64::MAX) });
+                asked.push(Asked { gate: Arc::new(gate), amount: amount_of(item) });
             }
         }
         Ok(asked)
@@ -278,7 +320,7 @@ impl LiveQuota {
 
 /// Asks the one word of a gate, without any lock.
 #[inline]
-fn single(gate: &Gate, (counter, word): (&Counter, &Word), amount: i64, take: bool) -> Outcome {
+fn single(gate: &Gate, (counter, word): (&Counter, &Word), amount: i64, take: bool) -> Outcome<'static> {
     let hard_limit = gate.policy.hard_limit;
     let asked = if take { word.admit(amount, hard_limit) } else { word.check(amount, hard_limit) };
     let (decision, held) = match asked {
@@ -289,7 +331,7 @@ fn single(gate: &Gate, (counter, word): (&Counter, &Word), amount: i64, take: bo
     Outcome { violated, ..answered(decision, vec![limit_state(gate, counter.used(), held)]) }
 }
 
-fn outcome(asked: &[Asked], seen: &Seen, took: bool) -> Outcome {
+fn outcome(asked: &[Asked], seen: &Seen, took: bool) -> Outcome<'static> {
     let whole = |(asked, held): (&Asked, &i64)| (held.saturating_add(asked.amount), asked.gate.policy.clone());
     let wholes = || asked.iter().zip(&seen.held).map(whole);
     let decision = match seen.fits {
@@ -305,7 +347,7 @@ fn outcome(asked: &[Asked], seen: &Seen, took: bool) -> Outcome {
     Outcome { violated, ..answered(decision, asked.iter().zip(&seen.held).map(held).collect()) }
 }
 
-fn answered(decision: Decision, limits: Vec<LimitState>) -> Outcome {
+fn answered(decision: Decision, limits: Vec<LimitState>) -> Outcome<'static> {
     Outcome { decision, expires_at: None, limits, violated: Vec::new(), late: false, operation: None }
 }
 
@@ -342,7 +384,7 @@ fn has_room(state: &HoldState, now: TimeMs) -> Result<(), QuotaError> {
 }
 
 /// How a reservation stands, where nothing is asked of it.
-fn standing_of(state: &HoldState, asked: &[Asked]) -> Outcome {
+fn standing_of(state: &HoldState, asked: &[Asked]) -> Outcome<'static> {
     let limits: Vec<_> = asked
         .iter()
         .map(|asked| limit_state(&asked.gate, asked.gate.counter.used(), asked.gate.counter.word().held()))
@@ -353,16 +395,16 @@ fn standing_of(state: &HoldState, asked: &[Asked]) -> Outcome {
 }
 
 /// What the log is told of the items: each meter once.
-fn held_items(items: &[Item], asked: &[Asked]) -> Vec<HeldItem> {
-    let mut held: Vec<HeldItem> = Vec::with_capacity(items.len());
+fn held_items<'a>(items: &'a [Item], asked: &[Asked]) -> Vec<HeldItem<'a>> {
+    let mut held: Vec<HeldItem<'a>> = Vec::with_capacity(items.len());
     for item in items {
-        let amount = i64::try_from(item.amount).unwrap_or(i64::MAX);
+        let amount = amount_of(item);
         match held.iter_mut().find(|held| held.meter == item.meter) {
             Some(held) => held.amount = held.amount.saturating_add(amount),
             None => {
                 let gate = asked.iter().map(|asked| &asked.gate).find(|gate| *gate.policy.meter == *item.meter);
-                let period_ms = gate.and_then(|gate| gate.period).map(|period| (period.start.0, period.end.0));
-                held.push(HeldItem { meter: item.meter.clone(), amount, period_ms });
+                let period_ms = gate.and_then(|gate| gate.period_ms());
+                held.push(HeldItem { meter: Cow::Borrowed(&item.meter), amount, period_ms });
             }
         }
     }
@@ -372,8 +414,7 @@ fn held_items(items: &[Item], asked: &[Asked]) -> Vec<HeldItem> {
 /// What an extension holds on its lines already, because it was admitted.
 fn admitted(state: &HoldState, items: &[Item]) -> Vec<(usize, i64)> {
     let line = |item: &Item| state.ledger.lines.iter().position(|line| line.meter == *item.meter);
-    let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
-    items.iter().filter_map(|item| Some((line(item)?, amount(item)))).collect()
+    items.iter().filter_map(|item| Some((line(item)?, amount_of(item)))).collect()
 }
 
 fn counters(asked: &[Asked], meter: &str) -> Layers {
@@ -384,6 +425,6 @@ fn counters(asked: &[Asked], meter: &str) -> Layers {
         .collect()
 }
 
-fn operation(tenant: &str, id: &str, now: TimeMs, action: Action) -> QuotaOperation {
-    QuotaOperation { tenant: tenant.to_owned(), id: id.to_owned(), at_ms: now.0, action }
+fn operation<'a>(tenant: &'a str, id: &'a str, now: TimeMs, action: Action<'a>) -> QuotaOperation<'a> {
+    QuotaOperation { tenant: Cow::Borrowed(tenant), id: Cow::Borrowed(id), at_ms: now.0, action }
 }

@@ -11,7 +11,7 @@ use odometer_schemas::quota::{Action, OPERATIONS_REMEMBERED, Scope};
 use smallvec::SmallVec;
 
 use super::account::Counter;
-use super::book::{decoded, encoded};
+use super::book::{decoded, kept};
 use super::early::Early;
 use super::ledger::{Ledger, Phase};
 use super::name::Name;
@@ -40,8 +40,9 @@ pub(crate) struct Hold {
 
 #[derive(Debug)]
 struct State {
-    /// Whether the log has it, as far as this node has read.
-    is_booked: bool,
+    /// By which the log's side finds it; none until the log has it, as far as this node has
+    /// read.
+    number: Option<u64>,
     life: Life,
 }
 
@@ -50,6 +51,13 @@ enum Life {
     Awake(Box<HoldState>),
     /// Its ledger. It holds nothing, the log has it, and all that was decided about it.
     Asleep(Box<[u8]>),
+}
+
+/// One that the log has: its number and its ledger there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Booked<'a> {
+    pub(crate) number: u64,
+    pub(crate) ledger: &'a Ledger,
 }
 
 /// What there is of one that is awake.
@@ -75,25 +83,25 @@ impl Hold {
     /// A reservation whose amounts were admitted just now.
     pub(crate) fn admitted(name: Name, counters: Counters, ledger: Ledger) -> Self {
         let held = ledger.lines.iter().map(|line| ledger.held(line)).collect();
-        Self::awake(name, false, HoldState::new(ledger, counters, held))
+        Self::awake(name, None, HoldState::new(ledger, counters, held))
     }
 
     /// A reservation from the log or the book; takes what it holds, limits or not.
-    pub(crate) fn booked(name: Name, counters: Counters, ledger: Ledger) -> Self {
+    pub(crate) fn booked(name: Name, counters: Counters, Booked { number, ledger }: Booked<'_>) -> Self {
         let held = SmallVec::from_elem(0, ledger.lines.len());
-        let mut state = HoldState::new(ledger, counters, held);
+        let mut state = HoldState::new(ledger.clone(), counters, held);
         state.settle();
-        Self::awake(name, true, state)
+        Self::awake(name, Some(number), state)
     }
 
     /// One that has ended and that the log has.
-    pub(crate) fn remembered(name: Name, ledger: &Ledger) -> Self {
-        let life = Life::Asleep(encoded(ledger).into());
-        Self { name, state: Mutex::new(State { is_booked: true, life }) }
+    pub(crate) fn remembered(name: Name, Booked { number, ledger }: Booked<'_>) -> Self {
+        let life = Life::Asleep(kept(ledger));
+        Self { name, state: Mutex::new(State { number: Some(number), life }) }
     }
 
-    fn awake(name: Name, is_booked: bool, state: HoldState) -> Self {
-        Self { name, state: Mutex::new(State { is_booked, life: Life::Awake(Box::new(state)) }) }
+    fn awake(name: Name, number: Option<u64>, state: HoldState) -> Self {
+        Self { name, state: Mutex::new(State { number, life: Life::Awake(Box::new(state)) }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,15 +127,22 @@ impl Hold {
         }
     }
 
-    /// Whether the log has it.
-    pub(crate) fn is_booked(&self) -> bool {
-        self.lock().is_booked
+    /// Hints that what it holds on will be moved, and let go of.
+    pub(crate) fn prefetch_counters(&self) {
+        if let Life::Awake(awake) = &self.lock().life {
+            awake.counters.iter().flatten().for_each(|(_, counter)| counter.prefetch());
+        }
+    }
+
+    /// By which the log's side finds it; none until the log has it.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.lock().number
     }
 
     /// Whether the log never had it and it holds nothing.
     pub(crate) fn is_vain(&self) -> bool {
         let state = self.lock();
-        !state.is_booked && matches!(&state.life, Life::Awake(awake) if awake.is_over)
+        state.number.is_none() && matches!(&state.life, Life::Awake(awake) if awake.is_over)
     }
 
     #[cfg(test)]
@@ -135,16 +150,16 @@ impl Hold {
         matches!(self.lock().life, Life::Asleep(_))
     }
 
-    /// The log has it.
-    pub(crate) fn book(&self) {
-        self.lock().is_booked = true;
+    /// The log has it, as this one.
+    pub(crate) fn book(&self, number: u64) {
+        self.lock().number = Some(number);
     }
 
     /// Its time may be over: frees what it held if so, and puts it to sleep once the log has
     /// all of it. Also whether this ended it.
     pub(crate) fn expire(&self, now_ms: i64) -> (Next, bool) {
         let mut state = self.lock();
-        let is_booked = state.is_booked;
+        let is_booked = state.number.is_some();
         let Life::Awake(awake) = &mut state.life else { return (Next::Remember, false) };
         if let Some(ends_ms) = awake.ledger.ends_ms().filter(|ends_ms| *ends_ms > now_ms) {
             return (Next::Look { at_ms: ends_ms }, false);
@@ -154,7 +169,7 @@ impl Hold {
         awake.settle();
         let next = match (is_booked, was_over) {
             (true, _) if awake.is_told(now_ms) => {
-                let asleep = encoded(&awake.ledger).into();
+                let asleep = kept(&awake.ledger);
                 state.life = Life::Asleep(asleep);
                 Next::Remember
             }
@@ -180,7 +195,7 @@ pub(crate) enum Next {
 impl Awake<'_> {
     /// Whether the log has it.
     pub(crate) fn is_booked(&self) -> bool {
-        self.0.is_booked
+        self.0.number.is_some()
     }
 }
 
@@ -211,14 +226,14 @@ impl HoldState {
 
     /// Takes what is decided here at `now_ms`, and what it was admitted for besides is on
     /// the words already.
-    pub(crate) fn decide(&mut self, action: &Action, admitted: &[(usize, i64)], now_ms: i64) {
+    pub(crate) fn decide(&mut self, action: &Action<'_>, admitted: &[(usize, i64)], now_ms: i64) {
         self.on_the_way = if self.is_silent(now_ms) { 1 } else { self.on_the_way + 1 };
         self.decided_ms = now_ms;
         self.take(action, admitted);
     }
 
     /// Applies what was decided about it, and brings the words along.
-    pub(crate) fn take(&mut self, action: &Action, admitted: &[(usize, i64)]) {
+    pub(crate) fn take(&mut self, action: &Action<'_>, admitted: &[(usize, i64)]) {
         // Operations reach the log in their order: what was decided before one that is
         // read is on its way no more.
         if let Some(newer) = self.ledger.newer_than(action) {

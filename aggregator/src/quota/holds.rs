@@ -147,20 +147,20 @@ mod tests {
     }
 
     impl Site {
-        fn reserve(&self) -> Outcome {
+        fn reserve(&self) -> Outcome<'static> {
             let who = Who { tenant: "t".into(), ..Who::default() };
             let items = vec![Item { meter: "api_call".into(), amount: 3 }];
             let request = Reserve { id: "r".into(), who, ttl_ms: TTL_MS, items, ..Reserve::default() };
-            self.live.reserve(&request, 7, NOW).unwrap()
+            self.live.reserve(&request, 7, NOW).unwrap().into_owned()
         }
 
-        fn release(&self) -> Outcome {
+        fn release(&self) -> Outcome<'static> {
             let request = Release { tenant: "t".into(), id: "r".into(), ..Release::default() };
-            self.live.release(&request, 1 << 32, SOON).unwrap()
+            self.live.release(&request, 1 << 32, SOON).unwrap().into_owned()
         }
 
-        fn read(&mut self, outcome: Outcome) {
-            self.book.operate(1, outcome.operation.into_iter().collect());
+        fn read(&mut self, outcome: &Outcome<'_>) {
+            self.book.operate(1, outcome.operation.as_slice());
         }
 
         /// Time goes on; whether the reservation sleeps then.
@@ -175,11 +175,11 @@ mod tests {
         let mut site = site();
         let made = site.reserve();
         assert!(!site.sleeps_at(OVER), "the log has not got it");
-        site.read(made.clone());
+        site.read(&made);
         assert!(!site.sleeps_at(OVER), "it is looked at again later");
         let released = site.release();
         assert!(!site.sleeps_at(LATE), "the release is on its way");
-        site.read(released.clone());
+        site.read(&released);
         assert!(site.sleeps_at(LATE));
         let again = site.reserve();
         assert_eq!((again.decision, again.operation, site.sleeps_at(LATE)), (made.decision, None, true));
@@ -190,7 +190,7 @@ mod tests {
     fn it_sleeps_once_what_was_decided_about_it_never_reaches_the_log() {
         let mut site = site();
         let made = site.reserve();
-        site.read(made);
+        site.read(&made);
         site.release();
         assert!(!site.sleeps_at(LATE));
         assert!(site.sleeps_at(LONG_OVER));
@@ -200,7 +200,7 @@ mod tests {
     fn one_that_has_ended_sleeps_where_the_log_brings_it() {
         let (mut site, mut other) = (site(), site());
         for decided in [site.reserve(), site.release()] {
-            site.read(decided);
+            site.read(&decided);
         }
         assert!(site.sleeps_at(NOW), "long before its time is over");
         other.book.restore(&site.book.take_dirty(|| {})).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     fn one_that_somebody_has_in_hand_is_the_one_that_sleeps() {
         let mut site = site();
         let made = site.reserve();
-        site.read(made);
+        site.read(&made);
         let in_hand = site.live.shared.holds.find(&Name::of("t", "r")).unwrap();
         assert!(site.sleeps_at(OVER));
         assert!(site.release().operation.is_some());

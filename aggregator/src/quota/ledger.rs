@@ -1,6 +1,8 @@
 //! One reservation: what was reserved, drawn and committed, and so what it still holds.
 //! The log's side and the live side keep one each and run the same transitions.
 
+use std::borrow::Cow;
+
 use bincode::{Decode, Encode};
 use odometer_schemas::quota::{Action, Decision, HeldItem, OPERATIONS_REMEMBERED};
 use odometer_schemas::time::{Interval, TimeMs};
@@ -59,15 +61,15 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// The reservation that `action` makes; `None` when it makes none.
-    pub(crate) fn open(action: &Action) -> Option<Self> {
+    pub(crate) fn open(action: &Action<'_>) -> Option<Self> {
         let Action::Reserve { subject, key, items, expires_ms, body, decision } = action else { return None };
-        let line = |item: &HeldItem| {
-            let (meter, period_ms) = (item.meter.as_str().into(), item.period_ms);
+        let line = |item: &HeldItem<'_>| {
+            let (meter, period_ms) = ((&*item.meter).into(), item.period_ms);
             Line { meter, period_ms, reserved: item.amount, drawn: 0, committed: None }
         };
         Some(Self {
-            subject: subject.clone(),
-            key: key.clone(),
+            subject: subject.as_deref().map(str::to_owned),
+            key: key.as_deref().map(str::to_owned),
             lines: items.iter().map(line).collect(),
             phase: Phase::Open,
             expires_ms: *expires_ms,
@@ -78,10 +80,10 @@ impl Ledger {
     }
 
     /// The action that made it, of `items`.
-    pub(crate) fn reserving(&self, items: Vec<HeldItem>) -> Action {
+    pub(crate) fn reserving<'a>(&self, items: Vec<HeldItem<'a>>) -> Action<'a> {
         Action::Reserve {
-            subject: self.subject.clone(),
-            key: self.key.clone(),
+            subject: self.subject.clone().map(Cow::Owned),
+            key: self.key.clone().map(Cow::Owned),
             items,
             expires_ms: self.expires_ms,
             body: self.body,
@@ -101,7 +103,7 @@ impl Ledger {
     }
 
     /// Operations that are remembered and were taken after this one.
-    pub(crate) fn newer_than(&self, action: &Action) -> Option<usize> {
+    pub(crate) fn newer_than(&self, action: &Action<'_>) -> Option<usize> {
         let (Action::Extend { op, .. } | Action::Commit { op, .. } | Action::Release { op }) = action else {
             return None;
         };
@@ -110,7 +112,7 @@ impl Ledger {
 
     /// Applies what was decided about it, and whether it was news; a repetition changes
     /// nothing.
-    pub(crate) fn apply(&mut self, action: &Action) -> bool {
+    pub(crate) fn apply(&mut self, action: &Action<'_>) -> bool {
         match action {
             Action::Reserve { .. } => false,
             Action::Extend { op, expires_ms, add } => {
@@ -200,7 +202,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn item(amount: i64) -> HeldItem {
+    fn item(amount: i64) -> HeldItem<'static> {
         HeldItem { meter: "m".into(), amount, period_ms: Some((0, 10)) }
     }
 

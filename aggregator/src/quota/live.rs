@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::quota::{Item, Kind, Plan, QuotaError, Scope, TenantTerms, Who};
 use odometer_schemas::time::{Interval, TimeMs};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::account::{Account, Counter, Gate, OwnKey, Standing};
 use super::catalogue::Catalogue;
@@ -100,7 +100,7 @@ impl LiveQuota {
     /// Whether the log has a reservation, as far as this node has read.
     #[must_use]
     pub fn is_booked(&self, tenant: &str, id: &str) -> bool {
-        self.shared.holds.find(&Name::of(tenant, id)).is_some_and(|hold| hold.is_booked())
+        self.shared.holds.find(&Name::of(tenant, id)).is_some_and(|hold| hold.number().is_some())
     }
 
     /// Reservations that are held or remembered.
@@ -133,6 +133,7 @@ impl LiveQuota {
             due.iter().for_each(|hold| prefetch_whole(hold.as_ptr()));
             let due: Vec<Arc<Hold>> = due.iter().filter_map(Weak::upgrade).collect();
             due.iter().for_each(|hold| hold.prefetch());
+            due.iter().for_each(|hold| hold.prefetch_counters());
             due.iter().for_each(|hold| self.expire_one(hold, now));
         }
         true
@@ -314,19 +315,13 @@ impl Shared {
 
     /// Everything that a request asks, every word once.
     pub(super) fn asked(&self, who: &Who, items: &[Item], now: TimeMs) -> Result<AllAsked, QuotaError> {
-        let amount = |item: &Item| i64::try_from(item.amount).unwrap_or(i64::MAX);
-        if let [item] = items
-            && let Some(gate) = self.shortcut((&who.tenant, &item.meter), now, |shortcut| Arc::clone(shortcut.gate()))
-        {
-            return Ok(smallvec![Asked { gate, amount: amount(item) }]);
-        }
         let account = &self.account(&who.tenant)?;
         let standing = self.standing(account, now);
         let catalogue = self.catalogue.load();
         let mut asked = AllAsked::new();
         for item in items {
             let kind = catalogue.kind_of(&standing.terms, &item.meter).ok_or_else(|| unknown_meter(&item.meter))?;
-            let amount = amount(item);
+            let amount = amount_of(item);
             for (scope, name) in layers(who) {
                 let place = Place { scope, name, meter: &item.meter, kind };
                 let Some(gate) = self.gate(&catalogue, account, place, &standing) else { continue };
@@ -423,6 +418,12 @@ struct Place<'a> {
     name: &'a str,
     meter: &'a str,
     kind: Kind,
+}
+
+/// Base units of an item; more than can be counted is as much as can be.
+#[inline]
+pub(super) fn amount_of(item: &Item) -> i64 {
+    i64::try_from(item.amount).unwrap_or(i64::MAX)
 }
 
 /// The tenant, and whoever asks within it.

@@ -7,13 +7,12 @@
 //! the room, and a page is handed over by copying.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher as _;
 
 use bincode::{BorrowDecode, Decode, Encode};
-use hashbrown::HashTable;
 use odometer_schemas::quota::{Action, REMEMBERED_MS};
 
-use super::book::{decoded, encoded};
+use super::book::{decoded, encoded, kept};
+use super::hold::Booked;
 use super::ledger::Ledger;
 
 /// Reservations of one page, which is one row of some two kilobytes: with a row of each,
@@ -24,15 +23,13 @@ const PAGE: u64 = 16;
 /// is a list's end each, and one that is extended often stands in few lists.
 const FORGET_STEP_MS: i64 = 60_000;
 
-/// What a reservation is found by, see [`Name`](super::name::Name).
-type Name = Box<str>;
-
 /// One of them.
 #[derive(Debug, Encode, Decode)]
-struct Booked {
+struct Opened {
     /// On its page.
     place: u8,
-    name: Name,
+    /// See [`Name`](super::name::Name).
+    name: Box<str>,
     /// Never earlier than it was.
     forget_ms: i64,
     ledger: Ledger,
@@ -44,7 +41,7 @@ enum Kept {
     /// As it is stored.
     Stored(Box<[u8]>),
     /// Something was done with it since its page was handed over; more may follow.
-    Open(Box<Booked>),
+    Open(Box<Opened>),
 }
 
 /// How what is stored of one begins.
@@ -58,14 +55,6 @@ struct Beginning<'a> {
     key: Option<&'a str>,
 }
 
-/// The number of one of them, and the hash of its name: a table that grows looks at no
-/// name.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    hash: u64,
-    number: u64,
-}
-
 #[derive(Debug, Default)]
 struct Page {
     places: [Option<Kept>; PAGE as usize],
@@ -73,13 +62,10 @@ struct Page {
     is_changed: bool,
 }
 
-/// All of one partition.
+/// All of one partition, by number: which number a name has says the live side, where
+/// each is found by its name anyway.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
-    /// By name. Nobody outside knows the hash, so that nobody can choose names that share
-    /// one.
-    known: HashTable<Entry>,
-    hashing: foldhash::fast::RandomState,
     /// By the number of their first place over [`PAGE`]; none is empty.
     pages: BTreeMap<u64, Page>,
     /// The number that the next one gets: above all of the known ones.
@@ -93,55 +79,47 @@ pub(super) struct Reservations {
 
 impl Reservations {
     /// Subject and key of one; `None` for one that is not known.
-    pub(super) fn user_of(&self, name: &str) -> Option<(Option<&str>, Option<&str>)> {
-        let Beginning { subject, key, .. } = self.at(self.number(name)?)?.beginning();
+    pub(super) fn user_of(&self, number: u64) -> Option<(Option<&str>, Option<&str>)> {
+        let Beginning { subject, key, .. } = self.at(number)?.beginning();
         Some((subject, key))
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        let hash = self.hashing.hash_one(name);
-        let is_it = |entry: &Entry| {
-            entry.hash == hash && self.at(entry.number).is_some_and(|kept| kept.beginning().name == name)
-        };
-        self.known.find(hash, is_it).map(|entry| entry.number)
     }
 
     fn at(&self, number: u64) -> Option<&Kept> {
         self.pages.get(&(number / PAGE))?.places[place_of(number)].as_ref()
     }
 
-    /// Puts a stored page back; hands out what is on it. `None` for what no build has
-    /// written.
-    pub(super) fn restore(&mut self, title: &str, state: &[u8], mut each: impl FnMut(&str, &Ledger)) -> Option<()> {
-        let number = u64::from_str_radix(title, 16).ok().filter(|number| *number < u64::MAX / PAGE)?;
-        let stored: Vec<Booked> = decoded(state)?;
-        for booked in stored {
-            each(&booked.name, &booked.ledger);
-            let place = Some(u64::from(booked.place)).filter(|place| *place < PAGE)?;
-            self.put(number * PAGE + place, &booked);
+    /// Puts a stored page back; hands out what is on it, by name. `None` for what no build
+    /// has written.
+    pub(super) fn restore(&mut self, title: &str, state: &[u8], mut each: impl FnMut(&str, Booked<'_>)) -> Option<()> {
+        let page = u64::from_str_radix(title, 16).ok().filter(|page| *page < u64::MAX / PAGE)?;
+        let stored: Vec<Opened> = decoded(state)?;
+        for Opened { place, name, forget_ms, ledger } in &stored {
+            let number = page * PAGE + Some(u64::from(*place)).filter(|place| *place < PAGE)?;
+            self.put(number, name, (*forget_ms, ledger));
+            each(name, Booked { number, ledger });
         }
         Some(())
     }
 
-    /// A new one.
-    pub(super) fn open(&mut self, name: &str, ledger: Ledger) {
+    /// A new one; its number.
+    pub(super) fn open(&mut self, name: &str, ledger: &Ledger) -> u64 {
         let number = self.next;
-        let place = u8::try_from(number % PAGE).unwrap_or(0);
-        let forget_ms = ledger.expires_ms.saturating_add(REMEMBERED_MS);
-        self.put(number, &Booked { place, name: name.into(), forget_ms, ledger });
+        self.put(number, name, (ledger.expires_ms.saturating_add(REMEMBERED_MS), ledger));
         self.change(number / PAGE);
+        number
     }
 
-    fn put(&mut self, number: u64, booked: &Booked) {
-        self.due.entry(step_of(booked.forget_ms)).or_default().push(number);
-        let hash = self.hashing.hash_one(&*booked.name);
-        self.known.insert_unique(hash, Entry { hash, number }, |entry| entry.hash);
-        self.pages.entry(number / PAGE).or_default().places[place_of(number)] = Some(Kept::stored(booked));
+    fn put(&mut self, number: u64, name: &str, (forget_ms, ledger): (i64, &Ledger)) {
+        self.due.entry(step_of(forget_ms)).or_default().push(number);
+        let place = place_of(number);
+        // As it is stored once it is opened.
+        let stored = kept(&(u8::try_from(place).unwrap_or(0), name, forget_ms, ledger));
+        self.pages.entry(number / PAGE).or_default().places[place] = Some(Kept::Stored(stored));
         self.next = self.next.max(number + 1);
     }
 
     /// One that something is done with.
-    fn booked(&mut self, number: u64) -> Option<&mut Booked> {
+    fn opened(&mut self, number: u64) -> Option<&mut Opened> {
         self.pages.get_mut(&(number / PAGE))?.places[place_of(number)].as_mut().map(Kept::open)
     }
 
@@ -152,39 +130,36 @@ impl Reservations {
         }
     }
 
-    /// An operation on a known one; whether it is known.
-    pub(super) fn apply(&mut self, name: &str, action: &Action) -> bool {
-        let Some(number) = self.number(name) else { return false };
-        let Some(booked) = self.booked(number) else { return false };
-        booked.ledger.apply(action);
-        let before = step_of(booked.forget_ms);
-        if let Some(ends_ms) = booked.ledger.ends_ms() {
-            booked.forget_ms = booked.forget_ms.max(ends_ms.saturating_add(REMEMBERED_MS));
+    /// An operation on a known one.
+    pub(super) fn apply(&mut self, number: u64, action: &Action<'_>) {
+        let Some(opened) = self.opened(number) else { return };
+        opened.ledger.apply(action);
+        let before = step_of(opened.forget_ms);
+        if let Some(ends_ms) = opened.ledger.ends_ms() {
+            opened.forget_ms = opened.forget_ms.max(ends_ms.saturating_add(REMEMBERED_MS));
         }
-        let step = step_of(booked.forget_ms);
+        let step = step_of(opened.forget_ms);
         if step != before {
             self.due.entry(step).or_default().push(number);
         }
         self.change(number / PAGE);
-        true
     }
 
-    /// A record drew on one: whether that is of its meters; `None` for one that is not
-    /// known.
-    pub(super) fn draw(&mut self, name: &str, meter: &str, quantity: i64) -> Option<bool> {
-        let number = self.number(name)?;
-        let is_drawn = self.booked(number)?.ledger.draw(meter, quantity);
+    /// A record drew on a known one: whether that is of its meters.
+    pub(super) fn draw(&mut self, number: u64, meter: &str, quantity: i64) -> bool {
+        let Some(opened) = self.opened(number) else { return false };
+        let is_drawn = opened.ledger.draw(meter, quantity);
         if is_drawn {
             self.change(number / PAGE);
         } else if let Some(page) = self.pages.get_mut(&(number / PAGE)) {
             // Nobody hands it over, and nothing more may be done with it.
             page.places[place_of(number)].as_mut().map(Kept::store);
         }
-        Some(is_drawn)
+        is_drawn
     }
 
     /// One that may be forgotten at this log time, and is.
-    pub(super) fn forget_next(&mut self, log_ms: i64) -> Option<Name> {
+    pub(super) fn forget_next(&mut self, log_ms: i64) -> Option<Box<str>> {
         loop {
             let mut first = self.due.first_entry()?;
             let step = *first.key();
@@ -201,22 +176,17 @@ impl Reservations {
         }
     }
 
-    fn forget(&mut self, number: u64) -> Option<Name> {
+    fn forget(&mut self, number: u64) -> Option<Box<str>> {
         self.change(number / PAGE);
         let page = self.pages.get_mut(&(number / PAGE))?;
         let kept = page.places[place_of(number)].take()?;
         if page.places.iter().all(Option::is_none) {
             self.pages.remove(&(number / PAGE));
         }
-        let name = kept.beginning().name;
-        let hash = self.hashing.hash_one(name);
-        if let Ok(entry) = self.known.find_entry(hash, |entry| entry.number == number) {
-            entry.remove();
-        }
         if number + 1 == self.next {
             self.next = self.pages.last_key_value().map_or(0, |(number, page)| number * PAGE + page.end());
         }
-        Some(name.into())
+        Some(kept.beginning().name.into())
     }
 
     /// Pages that changed since [`take_changed`](Self::take_changed), some perhaps twice.
@@ -259,14 +229,10 @@ impl Page {
 }
 
 impl Kept {
-    fn stored(booked: &Booked) -> Self {
-        Self::Stored(encoded(booked).into())
-    }
-
     fn beginning(&self) -> Beginning<'_> {
         match self {
-            Self::Open(booked) => {
-                let Booked { place, name, forget_ms, ledger } = &**booked;
+            Self::Open(opened) => {
+                let Opened { place, name, forget_ms, ledger } = &**opened;
                 let (subject, key) = (ledger.subject.as_deref(), ledger.key.as_deref());
                 Beginning { _place: *place, name, forget_ms: *forget_ms, subject, key }
             }
@@ -277,19 +243,19 @@ impl Kept {
         }
     }
 
-    fn open(&mut self) -> &mut Booked {
+    fn open(&mut self) -> &mut Opened {
         if let Self::Stored(stored) = self {
             *self = Self::Open(decoded(stored).expect("what is kept was written here"));
         }
         match self {
-            Self::Open(booked) => booked,
+            Self::Open(opened) => opened,
             Self::Stored(_) => unreachable!("it was opened"),
         }
     }
 
     fn store(&mut self) -> &[u8] {
-        if let Self::Open(booked) = self {
-            *self = Self::stored(booked);
+        if let Self::Open(opened) = self {
+            *self = Self::Stored(kept(opened));
         }
         match self {
             Self::Stored(stored) => stored,
@@ -330,31 +296,36 @@ mod tests {
     #[test]
     fn each_is_forgotten_a_day_after_its_end_and_at_most_a_step_later() {
         let mut reservations = Reservations::default();
-        for (name, expires_ms) in [("a", 5), ("b", 10 * FORGET_STEP_MS)] {
-            reservations.open(name, ledger(expires_ms));
-        }
+        let a = reservations.open("a", &ledger(5));
+        reservations.open("b", &ledger(10 * FORGET_STEP_MS));
         let extend = |op, steps| Action::Extend { op, expires_ms: steps * FORGET_STEP_MS, add: Vec::new() };
-        assert!(reservations.apply("a", &extend(1, 20)) && reservations.apply("a", &extend(2, 3)));
-        assert!(!reservations.apply("c", &Action::Release { op: 2 }));
+        reservations.apply(a, &extend(1, 20));
+        reservations.apply(a, &extend(2, 3));
         let after = |steps| REMEMBERED_MS + steps * FORGET_STEP_MS;
         assert_eq!(forgotten(&mut reservations, after(10)), [""; 0]);
         assert_eq!(forgotten(&mut reservations, after(11)), ["b"]);
         assert_eq!(forgotten(&mut reservations, after(20)), [""; 0], "not before its first end");
         assert_eq!(forgotten(&mut reservations, after(21)), ["a"]);
-        assert!(reservations.user_of("a").is_none());
+        assert!(reservations.user_of(a).is_none());
     }
 
     #[test]
     fn a_page_is_handed_over_once_for_all_that_changed_on_it() {
         let mut reservations = Reservations::default();
         for number in 0..=PAGE {
-            reservations.open(&number.to_string(), ledger(5));
+            reservations.open(&number.to_string(), &ledger(5));
         }
-        assert!(reservations.apply("0", &Action::Release { op: 2 }));
+        reservations.apply(0, &Action::Release { op: 2 });
         assert_eq!(taken(&mut reservations).into_keys().collect::<Vec<_>>(), ["0000000000000000", "0000000000000001"]);
         assert!(taken(&mut reservations).is_empty());
-        assert_eq!(reservations.draw("0", "m", 1), Some(false));
+        assert!(!reservations.draw(0, "m", 1));
         assert_eq!(reservations.changed(), 0);
+    }
+
+    impl Reservations {
+        fn known(&self) -> usize {
+            self.pages.values().flat_map(|page| &page.places).flatten().count()
+        }
     }
 
     fn store(rows: &mut BTreeMap<String, Vec<u8>>, pages: BTreeMap<String, Vec<u8>>) {
@@ -381,17 +352,18 @@ mod tests {
         for number in 0..=PAGE {
             // The last one, and every other, ends late.
             let steps = i64::try_from(number % 2).unwrap() * 5 + if number == PAGE { 9 } else { 0 };
-            old.open(&number.to_string(), ledger(steps * FORGET_STEP_MS));
+            old.open(&number.to_string(), &ledger(steps * FORGET_STEP_MS));
         }
         let after = |steps| REMEMBERED_MS + steps * FORGET_STEP_MS;
         for (log_ms, left) in [(after(1), 9), (after(6), 1), (after(10), 0)] {
             store(&mut rows, taken(&mut old));
             let mut new = restored(&rows);
-            assert_eq!((new.next, new.known.len()), (old.next, old.known.len()));
+            assert_eq!((new.next, new.known()), (old.next, old.known()));
             let mut gone = [&mut old, &mut new].map(|reservations| forgotten(reservations, log_ms));
             gone.iter_mut().for_each(|gone| gone.sort_unstable());
-            assert_eq!((&gone[0], new.known.len()), (&gone[1], left));
-            [&mut old, &mut new].into_iter().for_each(|reservations| reservations.open("new", ledger(0)));
+            assert_eq!((&gone[0], new.known()), (&gone[1], left));
+            let opened = [&mut old, &mut new].map(|reservations| reservations.open("new", &ledger(0)));
+            assert_eq!(opened[0], opened[1]);
             let pages = taken(&mut old);
             assert_eq!(pages, taken(&mut new));
             store(&mut rows, pages);
@@ -406,22 +378,23 @@ mod tests {
         let mut reservations = Reservations::default();
         let mut of_ann = ledger(5);
         (of_ann.subject, of_ann.key) = (Some("ann".into()), Some("k".into()));
-        reservations.open("a", of_ann);
-        reservations.open("b", ledger(5));
+        let [a, b] = [("a", of_ann), ("b", ledger(5))].map(|(name, ledger)| reservations.open(name, &ledger));
         let says = |reservations: &Reservations| {
-            assert_eq!(reservations.user_of("a"), Some((Some("ann"), Some("k"))));
-            assert_eq!((reservations.user_of("b"), reservations.user_of("c")), (Some((None, None)), None));
+            assert_eq!(reservations.user_of(a), Some((Some("ann"), Some("k"))));
+            assert_eq!((reservations.user_of(b), reservations.user_of(b + 1)), (Some((None, None)), None));
         };
         says(&reservations);
         let stored = taken(&mut reservations);
-        for name in ["a", "b"] {
-            assert_eq!(reservations.draw(name, "m", 1), Some(false));
+        for number in [a, b] {
+            assert!(!reservations.draw(number, "m", 1));
         }
         says(&reservations);
         let is_open = |reservations: &Reservations, number| matches!(reservations.at(number), Some(Kept::Open(_)));
         assert_eq!([0, 1].map(|number| is_open(&reservations, number)), [false; 2]);
         assert!(taken(&mut reservations).is_empty(), "nothing was changed");
-        assert!(reservations.apply("a", &Action::Release { op: 2 }));
+        reservations.change(0);
+        assert_eq!(taken(&mut reservations), stored, "opened and stored again");
+        reservations.apply(a, &Action::Release { op: 2 });
         assert!(is_open(&reservations, 0));
         says(&reservations);
         assert_ne!(taken(&mut reservations), stored);

@@ -45,8 +45,12 @@ fn a_period_with_usage_keeps_its_bounds() {
     ];
     let mut processor = Processor::restore(OPTIONS, &PartitionState::default(), None, LiveState::default()).unwrap();
     for (offset, (append_time, message)) in log.into_iter().enumerate() {
-        let entry =
-            LogEntry { partition: 0, offset: offset as u64, append_time: at(append_time), bytes: message.bytes() };
+        let entry = LogEntry {
+            partition: 0,
+            offset: offset as u64,
+            append_time: at(append_time),
+            bytes: message.bytes().into(),
+        };
         processor.handle(&entry).unwrap();
     }
     let totals = processor.poll_commit().unwrap().totals;

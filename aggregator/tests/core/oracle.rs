@@ -64,7 +64,7 @@ impl Naive {
         self.ids.retain(|_, (_, bucket_end_ms)| *bucket_end_ms > forget_ms);
     }
 
-    fn control(&mut self, control: Control) {
+    fn control(&mut self, control: Control<'_>) {
         match control {
             Control::Definitions(definitions) => {
                 let changed = self.definitions.as_ref().is_some_and(|old| old.dedupe != definitions.dedupe);

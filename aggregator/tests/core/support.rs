@@ -55,7 +55,7 @@ pub(crate) fn definitions() -> Definitions {
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Usage { origin: Origin, records: Vec<Record> },
-    Control(Control),
+    Control(Control<'static>),
     Junk(Vec<u8>),
 }
 
@@ -97,7 +97,7 @@ fn any_record() -> impl Strategy<Value = Record> {
     )
 }
 
-fn any_amount() -> impl Strategy<Value = Vec<HeldItem>> {
+fn any_amount() -> impl Strategy<Value = Vec<HeldItem<'static>>> {
     let period = Some((1_767_225_600_000, 1_769_904_000_000));
     let items = [("sum", period), ("count", period), ("agents", None)];
     let item = (prop::sample::select(items.to_vec()), 0_i64..9).prop_map(|((meter, period_ms), amount)| HeldItem {
@@ -108,8 +108,8 @@ fn any_amount() -> impl Strategy<Value = Vec<HeldItem>> {
     prop::collection::vec(item, 0..3)
 }
 
-fn any_action() -> impl Strategy<Value = Action> {
-    let user = || prop::option::of("[uv]".prop_map(String::from));
+fn any_action() -> impl Strategy<Value = Action<'static>> {
+    let user = || prop::option::of("[uv]".prop_map(Into::into));
     let ends = || BEGIN_MS - 20_000..BEGIN_MS + 200_000;
     prop_oneof![
         4 => (user(), user(), any_amount(), ends()).prop_map(|(subject, key, items, expires_ms)| Action::Reserve {
@@ -123,10 +123,10 @@ fn any_action() -> impl Strategy<Value = Action> {
 }
 
 /// Whatever quota puts into the log.
-fn any_quota() -> impl Strategy<Value = Control> {
+fn any_quota() -> impl Strategy<Value = Control<'static>> {
     let operation = ("[ab]", "[xyz]", any_action()).prop_map(|(tenant, id, action)| QuotaOperation {
-        tenant,
-        id,
+        tenant: tenant.into(),
+        id: id.into(),
         at_ms: BEGIN_MS,
         action,
     });
@@ -184,7 +184,7 @@ pub(crate) fn any_log() -> impl Strategy<Value = Vec<LogEntry>> {
         let entry = |(message, gap_ms, gap): (Message, i64, u64)| {
             time += gap_ms;
             offset += gap;
-            LogEntry { partition: 0, offset, append_time: TimeMs(time), bytes: message.bytes() }
+            LogEntry { partition: 0, offset, append_time: TimeMs(time), bytes: message.bytes().into() }
         };
         std::iter::once(first).chain(steps).map(entry).collect()
     })

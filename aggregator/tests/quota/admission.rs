@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use odometer_schemas::quota::{Decision, Limit, Reserve, Scope};
 
-use crate::support::{NOW, Site, decision, item, reserve, who};
+use crate::support::{NOW, Outcome, Site, decision, item, reserve, who};
 
 const THREADS: usize = 64;
 
@@ -60,7 +60,8 @@ fn three_meters_in_three_scopes_are_all_or_nothing() {
 fn amounts_that_no_word_can_hold_are_denied() {
     let site = Site::new(vec![Limit::usage("api_call", None)]);
     for amount in [u64::MAX, i64::MAX.unsigned_abs(), 1 << 62] {
-        let outcome = site.quota.reserve(&reserve("large", vec![item("api_call", amount)]), 0, NOW);
+        let outcome =
+            site.quota.reserve(&reserve("large", vec![item("api_call", amount)]), 0, NOW).map(Outcome::into_owned);
         assert_eq!(decision(&outcome), Decision::Deny, "{amount}");
     }
     let twice = vec![item("api_call", u64::MAX), item("api_call", u64::MAX)];

@@ -5,7 +5,7 @@ use odometer_schemas::control::Control;
 use odometer_schemas::quota::{Action, Decision, Extend, HeldItem, Limit, QuotaError, QuotaOperation};
 use odometer_schemas::time::TimeMs;
 
-use crate::support::{MINUTE_MS, NOW, Site, item, reserve};
+use crate::support::{MINUTE_MS, NOW, Outcome, Site, item, reserve};
 
 const MINUTES: &str = "agent_minute";
 /// January 2026.
@@ -15,7 +15,7 @@ fn later(ms: i64) -> TimeMs {
     NOW.plus_ms(ms)
 }
 
-fn operate(site: &mut Site, action: Action) {
+fn operate(site: &mut Site, action: Action<'_>) {
     let operation = QuotaOperation { tenant: "acme".into(), id: "run".into(), at_ms: NOW.0, action };
     site.log(&Control::Quota { epoch: 1, operations: vec![operation] });
 }
@@ -42,10 +42,10 @@ fn an_extension_that_is_read_late_is_held_all_the_same() {
 #[test]
 fn what_was_decided_here_does_not_revive_what_is_over() {
     let mut site = Site::new(vec![Limit::usage(MINUTES, Some(100))]);
-    let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 60)]), 0, NOW).unwrap();
+    let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 60)]), 0, NOW).unwrap().into_owned();
     site.book(outcome);
     let extend = Extend { tenant: "acme".into(), id: "run".into(), ttl_ms: 2 * MINUTE_MS, ..Extend::default() };
-    let outcome = site.quota.extend(&extend, 1 << 32, NOW).unwrap();
+    let outcome = site.quota.extend(&extend, 1 << 32, NOW).unwrap().into_owned();
     site.quota.expire(later(MINUTE_MS + 1_000), 10);
     site.quota.expire(later(2 * MINUTE_MS + 1_000), 10);
     assert_eq!(site.stands(MINUTES), (0, 0));
@@ -58,13 +58,13 @@ fn what_was_decided_here_does_not_revive_what_is_over() {
 #[test]
 fn no_more_are_on_their_way_than_are_recognised() {
     let mut site = Site::new(vec![Limit::usage(MINUTES, Some(100))]);
-    let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 1)]), 0, NOW).unwrap();
+    let outcome = site.quota.reserve(&reserve("run", vec![item(MINUTES, 1)]), 0, NOW).unwrap().into_owned();
     site.book(outcome);
     let extend = |site: &Site, op: u64, now| {
         let add = vec![item(MINUTES, 1)];
         let (tenant, id) = ("acme".into(), "run".into());
         let extend = Extend { tenant, id, op_id: format!("{op}"), ttl_ms: 10 * MINUTE_MS, add, ..Extend::default() };
-        site.quota.extend(&extend, (op + 1) << 32, now)
+        site.quota.extend(&extend, (op + 1) << 32, now).map(Outcome::into_owned)
     };
     let on_the_way: Vec<_> = (0..16).map(|op| extend(&site, op, NOW).unwrap()).collect();
     assert_eq!(site.stands(MINUTES), (0, 17));

@@ -19,7 +19,7 @@ fn usage(limit: i64) -> Limit {
     Limit { grace_percent: Some(0), ..Limit::usage(MINUTES, Some(limit)) }
 }
 
-fn terms(overrides: Vec<Limit>) -> Control {
+fn terms(overrides: Vec<Limit>) -> Control<'static> {
     Control::Terms { tenant: "acme".into(), terms: TenantTerms { plan: None, overrides } }
 }
 

@@ -54,13 +54,13 @@ impl Site {
         Self { processor, quota, next_offset: state.next_offset, commits: Vec::new() }
     }
 
-    pub(crate) fn log(&mut self, control: &Control) {
+    pub(crate) fn log(&mut self, control: &Control<'_>) {
         self.append(encode_control(control, Origin::default()));
     }
 
     /// The log has what was decided.
-    pub(crate) fn book(&mut self, outcome: Outcome) {
-        let operations: Vec<QuotaOperation> = outcome.operation.into_iter().collect();
+    pub(crate) fn book(&mut self, outcome: Outcome<'_>) {
+        let operations: Vec<QuotaOperation<'_>> = outcome.operation.into_iter().collect();
         self.log(&Control::Quota { epoch: 1, operations });
     }
 
@@ -74,7 +74,7 @@ impl Site {
     }
 
     fn append_at(&mut self, bytes: Vec<u8>, append_time: TimeMs) {
-        let entry = LogEntry { partition: 0, offset: self.next_offset, append_time, bytes };
+        let entry = LogEntry { partition: 0, offset: self.next_offset, append_time, bytes: bytes.into() };
         self.next_offset += 1;
         self.processor.handle(&entry).unwrap();
         self.commits.extend(self.processor.poll_commit());
@@ -104,7 +104,7 @@ impl Site {
         self.append(sealed(&record));
     }
 
-    pub(crate) fn check(&self, meter: &str, amount: u64) -> Outcome {
+    pub(crate) fn check(&self, meter: &str, amount: u64) -> Outcome<'static> {
         let check = Check { who: who(None, None), items: vec![item(meter, amount)] };
         self.quota.check(&check, NOW).unwrap()
     }
@@ -176,6 +176,6 @@ pub(crate) fn final_commit(id: &str, items: Vec<Item>) -> Commit {
     Commit { tenant: "acme".into(), id: id.into(), op_id: "done".into(), items, is_final: true, ..Commit::default() }
 }
 
-pub(crate) fn decision(outcome: &Result<Outcome, QuotaError>) -> Decision {
+pub(crate) fn decision(outcome: &Result<Outcome<'_>, QuotaError>) -> Decision {
     outcome.as_ref().unwrap().decision
 }

@@ -67,11 +67,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 fn hold(args: &Args, processor: &mut Processor, quota: &LiveQuota) -> anyhow::Result<()> {
     // The entries before are the site's own.
     let mut offset = 2;
-    let mut book = |operations: &mut Vec<QuotaOperation>| {
+    let mut book = |operations: &mut Vec<QuotaOperation<'_>>| {
         let control = Control::Quota { epoch: 1, operations: std::mem::take(operations) };
         let bytes = encode_control(&control, Origin::default());
         offset += 1;
-        processor.handle(&LogEntry { partition: 0, offset: offset - 1, append_time: NOW, bytes }).map(|_| ())
+        processor
+            .handle(&LogEntry { partition: 0, offset: offset - 1, append_time: NOW, bytes: bytes.into() })
+            .map(|_| ())
     };
     let mut operations = Vec::with_capacity(OPERATIONS);
     for number in 0..args.holds {
@@ -82,7 +84,7 @@ fn hold(args: &Args, processor: &mut Processor, quota: &LiveQuota) -> anyhow::Re
             items: items(1),
             ..Reserve::default()
         };
-        operations.extend(quota.reserve(&reserve, 0, NOW)?.operation);
+        operations.extend(quota.reserve(&reserve, 0, NOW)?.into_owned().operation);
         if operations.len() == OPERATIONS {
             book(&mut operations)?;
             quota.expire(NOW, AT_ONCE);

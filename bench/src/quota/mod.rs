@@ -76,7 +76,7 @@ fn site(limit: i64) -> anyhow::Result<(Processor, LiveQuota)> {
     let controls = [Control::Definitions(Definitions::built_in()), Control::Plan { plan, origin: PlanOrigin::Config }];
     for (offset, control) in (0..).zip(&controls) {
         let bytes = encode_control(control, Origin::default());
-        processor.handle(&LogEntry { partition: 0, offset, append_time: NOW, bytes })?;
+        processor.handle(&LogEntry { partition: 0, offset, append_time: NOW, bytes: bytes.into() })?;
     }
     Ok((processor, quota))
 }

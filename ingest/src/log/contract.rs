@@ -136,7 +136,12 @@ fn order(make: &Make<'_>) {
         assert_ascending(&entries);
         let expected: Vec<LogEntry> = expected
             .into_iter()
-            .map(|(Appended { offset, append_time }, bytes)| LogEntry { partition, offset, append_time, bytes })
+            .map(|(Appended { offset, append_time }, bytes)| LogEntry {
+                partition,
+                offset,
+                append_time,
+                bytes: bytes.into(),
+            })
             .collect();
         assert_eq!(entries, expected, "partition {partition}");
         let end_offset = reader.bounds(partition).expect("bounds can be asked").end_offset;
@@ -206,7 +211,7 @@ fn assert_exactly(log: &dyn LogUnderTest, stored: &Stored) {
     }
     for (n, partition, offset) in stored {
         let bytes = found.remove(&(*partition, *offset));
-        assert_eq!(bytes, Some(envelope(*n)), "envelope {n} at {partition}/{offset}");
+        assert_eq!(bytes.as_deref(), Some(&*envelope(*n)), "envelope {n} at {partition}/{offset}");
     }
     assert!(found.is_empty(), "{} envelopes are there that nobody was told of", found.len());
 }

@@ -57,7 +57,7 @@ impl LogAppender for MemoryLog {
         }
         let mut entries = self.entries.lock().expect("not poisoned");
         let (offset, append_time) = (entries.len() as u64, TimeMs(1_700_000_000_000));
-        entries.push(LogEntry { partition, offset, append_time, bytes });
+        entries.push(LogEntry { partition, offset, append_time, bytes: bytes.into() });
         PendingAppend::ready(Ok(Appended { offset, append_time }))
     }
 }
@@ -133,8 +133,8 @@ pub(crate) fn counted(entries: &[LogEntry]) -> BTreeMap<Position, Record> {
         let Decoded::Usage(usage) = decode(bytes).expect("the log holds envelopes") else { panic!("a control record") };
         let origin = usage.origin();
         let mark = marks.entry((*partition, origin.source)).or_default();
-        let same = mark.envelopes.entry(origin.first_sequence).or_insert_with(|| bytes.clone());
-        assert!(same == bytes, "two envelopes start at sequence {}", origin.first_sequence);
+        let same = mark.envelopes.entry(origin.first_sequence).or_insert_with(|| bytes.to_vec());
+        assert!(*same == **bytes, "two envelopes start at sequence {}", origin.first_sequence);
         for index in 0..usage.len() {
             let record = usage.to_owned_record(index);
             let is_new = match usage.record(index).id {

@@ -88,7 +88,7 @@ impl LogAppender for MemoryLog {
         }
         let offset = state.entries.iter().filter(|e| e.partition == partition).count() as u64;
         let append_time = TimeMs(1_700_000_000_000);
-        state.entries.push(LogEntry { partition, offset, append_time, bytes: envelope });
+        state.entries.push(LogEntry { partition, offset, append_time, bytes: envelope.into() });
         if state.is_silent {
             let (sender, pending) = PendingAppend::channel();
             state.held.push(Box::new(sender));

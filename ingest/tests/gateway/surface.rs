@@ -56,7 +56,7 @@ fn an_emitters_envelope_is_appended_as_it_is() {
     );
     assert_eq!(reply.headers["content-type"], "application/json");
     let entries = log.entries();
-    assert_eq!((entries.len(), entries[0].partition, &entries[0].bytes), (1, partition, &bytes));
+    assert_eq!((entries.len(), entries[0].partition, &*entries[0].bytes), (1, partition, &*bytes));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn follow(reader: &mut KafkaReader, ends: impl Fn() -> Option<Vec<u64>>) -> BTre
                 Ok(entries) => {
                     for entry in entries {
                         *at = entry.offset + 1;
-                        assert!(found.insert((partition, entry.offset), entry.bytes).is_none());
+                        assert!(found.insert((partition, entry.offset), entry.bytes.to_vec()).is_none());
                     }
                 }
                 Err(error) => assert!(error.is_retryable(), "{error}"),

@@ -113,14 +113,14 @@ fn what_a_transaction_leaves_behind_is_a_gap_and_no_end() {
     send("dropped");
     producer.abort_transaction(PATIENCE).expect("it aborts");
     let mut reader = fresh.log.reader().expect("a reader");
-    assert_eq!(read_count(&mut reader, 0, 0, 1)[0].bytes, b"kept");
+    assert_eq!(read_count(&mut reader, 0, 0, 1)[0].bytes, b"kept".as_slice());
     // Behind it stand only a marker, what was aborted, and another marker.
     for from in [1, 2, 3, 4] {
         assert_eq!(reader.read(0, from, 100).expect("readable"), [], "from {from}");
     }
     let offset = fresh.append(0, b"next").offset;
     let next = read_count(&mut reader, 0, 1, 1);
-    assert_eq!((next[0].offset, next[0].bytes.as_slice()), (offset, b"next".as_slice()));
+    assert_eq!((next[0].offset, &*next[0].bytes), (offset, b"next".as_slice()));
 }
 
 #[test]

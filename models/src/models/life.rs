@@ -34,13 +34,13 @@ const METER: &str = "api_call";
 const OTHER: &str = "llm.prompt_tokens";
 const LIMIT: i64 = 10;
 
-type Decided = Result<Outcome, QuotaError>;
+type Decided = Result<Outcome<'static>, QuotaError>;
 
 /// The live side that all share, and the log between deciders and writer.
 struct Site {
     live: LiveQuota,
     cell: Arc<Cell>,
-    log: Mutex<Vec<QuotaOperation>>,
+    log: Mutex<Vec<QuotaOperation<'static>>>,
     /// Deciders that may still write to the log.
     deciding: AtomicUsize,
     highest: AtomicI64,
@@ -88,24 +88,24 @@ impl Site {
     fn reserve(&self, id: &str, items: &[(&str, u64)]) -> Decided {
         let who = Who { tenant: TENANT.into(), ..Who::default() };
         let request = Reserve { id: id.into(), who, ttl_ms: TTL_MS, items: named(items), ..Reserve::default() };
-        self.live.reserve(&request, 1, NOW)
+        self.live.reserve(&request, 1, NOW).map(Outcome::into_owned)
     }
 
     fn extend(&self, id: &str, add: &[(&str, u64)], op: u64) -> Decided {
         let (tenant, ttl_ms) = (TENANT.to_owned(), 2 * TTL_MS);
         let request = Extend { tenant, id: id.into(), ttl_ms, add: named(add), ..Extend::default() };
-        self.live.extend(&request, op << 32, NOW)
+        self.live.extend(&request, op << 32, NOW).map(Outcome::into_owned)
     }
 
     fn commit(&self, id: &str, amount: u64, op: u64) -> Decided {
         let (tenant, items) = (TENANT.to_owned(), named(&[(METER, amount)]));
         let request = Commit { tenant, id: id.into(), items, is_final: true, ..Commit::default() };
-        self.live.commit(&request, op << 32, NOW)
+        self.live.commit(&request, op << 32, NOW).map(Outcome::into_owned)
     }
 
     fn release(&self, id: &str, op: u64) -> Decided {
         let request = Release { tenant: TENANT.into(), id: id.into(), ..Release::default() };
-        self.live.release(&request, op << 32, NOW)
+        self.live.release(&request, op << 32, NOW).map(Outcome::into_owned)
     }
 
     /// What the live side's reservations hold on the cell, by their ledgers.
@@ -126,17 +126,17 @@ fn named(items: &[(&str, u64)]) -> Vec<Item> {
 
 impl Writer {
     /// Reads what is new in the log; `each` sees every operation when it has been read.
-    fn read(&mut self, site: &Site, mut each: impl FnMut(&mut Self, &QuotaOperation)) {
+    fn read(&mut self, site: &Site, mut each: impl FnMut(&mut Self, &QuotaOperation<'_>)) {
         let new = site.log.lock().unwrap_or_else(PoisonError::into_inner)[self.read..].to_vec();
         for operation in new {
             self.read += 1;
-            self.book.operate(1, vec![operation.clone()]);
+            self.book.operate(1, std::slice::from_ref(&operation));
             each(self, &operation);
         }
     }
 
     /// Reads until nobody decides any more.
-    fn follow(&mut self, site: &Site, mut each: impl FnMut(&mut Self, &QuotaOperation)) {
+    fn follow(&mut self, site: &Site, mut each: impl FnMut(&mut Self, &QuotaOperation<'_>)) {
         loop {
             let was_deciding = site.deciding.load(SeqCst) > 0;
             self.read(site, &mut each);

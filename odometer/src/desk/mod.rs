@@ -196,13 +196,13 @@ impl Desk {
 
     /// Decides and hands over what the log must be told; for a strict question, or while
     /// the log is behind, also where to hear that it was.
-    fn decide_and_write(
+    fn decide_and_write<'a>(
         &self,
         (partition, epoch): (u32, u64),
         quota: &LiveQuota,
-        request: &QuotaRequest,
+        request: &'a QuotaRequest,
         now: TimeMs,
-    ) -> Result<(Outcome, Option<Written>), QuotaError> {
+    ) -> Result<(Outcome<'a>, Option<Written>), QuotaError> {
         // A place first: what is decided must get into the log.
         let place = self.scribe.place(partition)?;
         let _in_order = self.turn_of(reservation_of(request));
@@ -250,7 +250,7 @@ impl Desk {
     }
 }
 
-fn answer(outcome: Outcome, request: &QuotaRequest, (now, lag_ms): (TimeMs, i64)) -> Answer {
+fn answer(outcome: Outcome<'_>, request: &QuotaRequest, (now, lag_ms): (TimeMs, i64)) -> Answer {
     let Outcome { decision, expires_at, limits, violated, late, .. } = outcome;
     // What was denied does not exist.
     let id = Some(reservation_of(request)).filter(|id| !id.is_empty() && decision != Decision::Deny);

@@ -51,7 +51,7 @@ pub(super) fn is_strict(request: &QuotaRequest) -> bool {
 }
 
 /// Puts a question to the core.
-pub(super) fn ask(quota: &LiveQuota, request: &QuotaRequest, now: TimeMs) -> Result<Outcome, QuotaError> {
+pub(super) fn ask<'a>(quota: &LiveQuota, request: &'a QuotaRequest, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
     match request {
         QuotaRequest::Check(check) => quota.check(check, now),
         QuotaRequest::Reserve(reserve) => quota.reserve(reserve, body_of(reserve), now),

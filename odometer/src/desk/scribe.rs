@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use odometer_ingest::log::{AppendError, Appended, LogAppender};
 use odometer_schemas::envelope::{QuotaSheet, encode_operation};
@@ -14,7 +14,7 @@ use odometer_schemas::quota::{QuotaError, QuotaOperation};
 use odometer_schemas::time::TimeMs;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Operations that may wait in front of one partition. A full queue is 503: at some
 /// hundred thousand operations a second it is what a log that stalls collects in tens
@@ -22,9 +22,11 @@ use tokio::time::timeout;
 const QUEUE_OPERATIONS: usize = 8_192;
 /// Most operations of one envelope; its bytes bound it too.
 const ENVELOPE_OPERATIONS_MAX: usize = 512;
-/// How long operations that nobody waits for gather: within the 5 ms in which the log
-/// usually has them, and long enough that their envelopes, and who reads them, are few.
-const GATHER: Duration = Duration::from_millis(2);
+/// Operations that nobody waits for gather until the next multiple of this: within the 5 ms
+/// in which the log usually has them, and long enough that envelopes are few. The same
+/// moments for all partitions, so that one flush takes the envelopes of all, and whoever
+/// reads them is woken once.
+const GATHER: Duration = Duration::from_millis(4);
 /// Age of an operation that the log has not got at which it is behind: what gathers and
 /// is committed takes a few milliseconds, and some ten where everything is busy.
 const BEHIND_MS: i64 = 50;
@@ -82,11 +84,11 @@ pub(super) struct Place<'a> {
 impl Scribe {
     /// Starts a task per partition; call it within a runtime.
     pub(super) fn start(log: &Arc<dyn LogAppender>) -> Self {
-        let mut tasks = JoinSet::new();
+        let (mut tasks, started) = (JoinSet::new(), Instant::now());
         let queues = (0..log.partitions())
             .map(|partition| {
                 let queue = Arc::<Queue>::default();
-                tasks.spawn(write_all(partition, Arc::clone(log), Arc::clone(&queue)));
+                tasks.spawn(write_all((partition, Arc::clone(log)), Arc::clone(&queue), started));
                 queue
             })
             .collect();
@@ -230,12 +232,12 @@ impl Gathered {
     }
 }
 
-async fn write_all(partition: u32, log: Arc<dyn LogAppender>, queue: Arc<Queue>) {
+async fn write_all((partition, log): (u32, Arc<dyn LogAppender>), queue: Arc<Queue>, started: Instant) {
     let mut may_come = true;
     while may_come {
         queue.begun.notified().await;
         // Ends at once where somebody waits.
-        let _ = timeout(GATHER, queue.waiting.notified()).await;
+        let _ = timeout_at(next_moment(started), queue.waiting.notified()).await;
         let pages;
         (pages, may_come) = queue.take();
         for page in pages {
@@ -243,6 +245,12 @@ async fn write_all(partition: u32, log: Arc<dyn LogAppender>, queue: Arc<Queue>)
         }
         queue.note_oldest(&queue.lock(), true);
     }
+}
+
+/// When what gathers is written.
+fn next_moment(started: Instant) -> Instant {
+    let gone = started.elapsed().as_micros() % GATHER.as_micros();
+    Instant::now() + GATHER - Duration::from_micros(u64::try_from(gone).unwrap_or(0))
 }
 
 async fn write_one(partition: u32, log: &dyn LogAppender, page: Page) {
@@ -346,7 +354,7 @@ mod tests {
         scribe.finish().await;
     }
 
-    fn operation(op: u64) -> QuotaOperation {
+    fn operation(op: u64) -> QuotaOperation<'static> {
         QuotaOperation { tenant: "t".into(), id: "r".into(), at_ms: 0, action: Action::Release { op } }
     }
 

@@ -43,7 +43,7 @@ impl Desk {
     }
 
     /// Appends a control record and waits until the log has it.
-    async fn tell(&self, partition: u32, control: &Control) -> Result<(), QuotaError> {
+    async fn tell(&self, partition: u32, control: &Control<'_>) -> Result<(), QuotaError> {
         let written = self.log.append(partition, encode_control(control, Origin::default())).wait().await;
         written.map(drop).map_err(|error| QuotaError::Unavailable { why: format!("the log: {error}") })
     }

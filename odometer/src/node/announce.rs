@@ -57,7 +57,7 @@ impl Announcer {
     }
 
     /// Configured plans that are not in force, unless somebody put one of that name.
-    fn missing_plans<'a>(&'a self, processor: &'a Processor) -> impl Iterator<Item = Control> + 'a {
+    fn missing_plans<'a>(&'a self, processor: &'a Processor) -> impl Iterator<Item = Control<'a>> + 'a {
         let is_settled = |plan: &Plan| {
             let in_force = processor.plans().find(|(found, _)| found.name == plan.name);
             in_force.is_some_and(|(found, origin)| origin == PlanOrigin::Api || found == plan)

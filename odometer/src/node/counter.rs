@@ -240,7 +240,7 @@ impl Counter {
             return false;
         }
         let exceptions_full = self.pending_exceptions() > PENDING_EXCEPTIONS_MAX;
-        let mut any = false;
+        let (mut any, mut turn) = (false, Turn::begin());
         let partitions: Vec<u32> = self.staying().collect();
         for partition in partitions {
             let rows = self.state.owned.get(&partition).map_or(0, |owned| owned.processor.pending_rows());
@@ -249,7 +249,7 @@ impl Counter {
                 self.progress.of(partition).stuck(StageName::Count, why);
                 continue;
             }
-            match self.count(partition) {
+            match self.count(partition, &mut turn) {
                 Ok(counted) => any |= counted,
                 Err(error) => {
                     self.log_failed(&error);
@@ -262,12 +262,11 @@ impl Counter {
         any
     }
 
-    fn count(&mut self, partition: u32) -> Result<bool, LogError> {
+    fn count(&mut self, partition: u32, turn: &mut Turn) -> Result<bool, LogError> {
         let Some(owned) = self.state.owned.get_mut(&partition) else { return Ok(false) };
         let progress = self.progress.of(partition);
         let before = owned.processor.next_offset();
         let entries = self.log.read(partition, before, READ_BYTES_MAX)?;
-        let mut turn = Turn::begin();
         let handled = entries.iter().try_for_each(|entry| {
             turn.give_way();
             owned.handle(entry)

@@ -128,7 +128,7 @@ fn copy(entries: &[LogEntry], data_dir: &Path) {
     let appender = log.appender();
     for entry in entries {
         CLOCK.store(entry.append_time.0, Ordering::SeqCst);
-        let appended = appender.append(entry.partition, entry.bytes.clone()).wait_blocking().unwrap();
+        let appended = appender.append(entry.partition, entry.bytes.to_vec()).wait_blocking().unwrap();
         assert_eq!((appended.offset, appended.append_time), (entry.offset, entry.append_time));
     }
     drop(appender);

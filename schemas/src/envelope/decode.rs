@@ -56,7 +56,7 @@ pub enum Decoded<'a> {
     /// Usage records.
     Usage(Usage<'a>),
     /// One control record.
-    Control(Box<Control>),
+    Control(Box<Control<'a>>),
 }
 
 /// The records of one envelope, borrowed from its bytes. Every index was checked and
@@ -123,9 +123,9 @@ pub fn is_quota(bytes: &[u8]) -> bool {
         && frame::open(bytes).is_ok_and(|(head, _)| head.kind == Kind::Control)
 }
 
-fn decode_control(body: &[u8]) -> Result<Control, DecodeError> {
+fn decode_control(body: &[u8]) -> Result<Control<'_>, DecodeError> {
     let malformed = |_| DecodeError::Body("not a control record");
-    let (control, used) = bincode::decode_from_slice(body, CONFIG).map_err(malformed)?;
+    let (control, used) = bincode::borrow_decode_from_slice(body, CONFIG).map_err(malformed)?;
     if used != body.len() {
         return Err(DecodeError::Body("bytes follow the control record"));
     }

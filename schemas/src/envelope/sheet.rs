@@ -89,7 +89,8 @@ mod tests {
         let mut operations = Vec::new();
         for number in 0..300_u16 {
             let (tenant, id, at_ms) = (format!("tenant {number}"), "r".repeat(number.into()), i64::from(number));
-            operations.push(QuotaOperation { tenant, id, at_ms, action: Action::Release { op: number.into() } });
+            let (tenant, id, action) = (tenant.into(), id.into(), Action::Release { op: number.into() });
+            operations.push(QuotaOperation { tenant, id, at_ms, action });
             let mut bytes = Vec::new();
             encode_operation(&operations[usize::from(number)], &mut bytes);
             if !sheet.has_room(bytes.len()) {
@@ -105,10 +106,10 @@ mod tests {
 
     #[test]
     fn a_full_one_still_fits_into_an_envelope() {
-        let operation =
-            |id: String| QuotaOperation { tenant: "t".into(), id, at_ms: 1, action: Action::Release { op: 1 } };
+        let action = Action::Release { op: 1 };
+        let operation = QuotaOperation { tenant: "t".into(), id: "".into(), at_ms: 1, action };
         let (mut sheet, mut bytes) = (QuotaSheet::new(u64::MAX), Vec::new());
-        encode_operation(&operation(String::new()), &mut bytes);
+        encode_operation(&operation, &mut bytes);
         while sheet.has_room(bytes.len()) {
             sheet.push(&bytes);
         }

@@ -1,36 +1,51 @@
 //! What of a decision stands in the log: reservations and what becomes of them, already
 //! decided. And how a book keeps a reservation.
 
-use bincode::{Decode, Encode};
+use std::borrow::Cow;
+
+use bincode::{BorrowDecode, Decode, Encode};
 
 use super::decision::Decision;
-use crate::time::Interval;
 
 /// One operation on one reservation. It was decided by the partition's owner before it
-/// was written, and holds from its position on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct QuotaOperation {
+/// was written, and holds from its position on. Texts are borrowed: from the request, or
+/// from the envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct QuotaOperation<'a> {
     /// Whose reservation.
-    pub tenant: String,
+    pub tenant: Cow<'a, str>,
     /// The reservation's id, unique within the tenant.
-    pub id: String,
+    pub id: Cow<'a, str>,
     /// When it was decided, Unix milliseconds.
     pub at_ms: i64,
     /// What it does.
-    pub action: Action,
+    pub action: Action<'a>,
+}
+
+impl QuotaOperation<'_> {
+    /// The same, borrowed from nobody.
+    #[must_use]
+    pub fn into_owned(self) -> QuotaOperation<'static> {
+        let Self { tenant, id, at_ms, action } = self;
+        QuotaOperation { tenant: owned(tenant), id: owned(id), at_ms, action: action.into_owned() }
+    }
+}
+
+fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
 }
 
 /// What an operation does.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Action {
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+pub enum Action<'a> {
     /// Makes the reservation.
     Reserve {
         /// The user or agent.
-        subject: Option<String>,
+        subject: Option<Cow<'a, str>>,
         /// The API key.
-        key: Option<String>,
+        key: Option<Cow<'a, str>>,
         /// What is held.
-        items: Vec<HeldItem>,
+        items: Vec<HeldItem<'a>>,
         /// When it ends by itself, Unix milliseconds.
         expires_ms: i64,
         /// Fingerprint of the request, to know it again.
@@ -45,14 +60,14 @@ pub enum Action {
         /// When it ends by itself, Unix milliseconds.
         expires_ms: i64,
         /// What is held besides; of the reservation's own items.
-        add: Vec<HeldItem>,
+        add: Vec<HeldItem<'a>>,
     },
     /// States what was used in all, up to now or finally.
     Commit {
         /// Hash of the caller's operation id.
         op: u64,
         /// Used in all, by item; what is not named is what its records say.
-        items: Vec<HeldItem>,
+        items: Vec<HeldItem<'a>>,
         /// Whether nothing more will be used; then the rest is held until its records
         /// are there, until this time at most (Unix milliseconds).
         settle_until_ms: Option<i64>,
@@ -64,23 +79,35 @@ pub enum Action {
     },
 }
 
+impl Action<'_> {
+    fn into_owned(self) -> Action<'static> {
+        let all = |items: Vec<HeldItem<'_>>| items.into_iter().map(HeldItem::into_owned).collect();
+        match self {
+            Self::Reserve { subject, key, items, expires_ms, body, decision } => {
+                let (subject, key) = (subject.map(owned), key.map(owned));
+                Action::Reserve { subject, key, items: all(items), expires_ms, body, decision }
+            }
+            Self::Extend { op, expires_ms, add } => Action::Extend { op, expires_ms, add: all(add) },
+            Self::Commit { op, items, settle_until_ms } => Action::Commit { op, items: all(items), settle_until_ms },
+            Self::Release { op } => Action::Release { op },
+        }
+    }
+}
+
 /// An amount of one meter in one period.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct HeldItem {
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct HeldItem<'a> {
     /// The meter, or the name of a concurrency limit.
-    pub meter: String,
+    pub meter: Cow<'a, str>,
     /// Base units.
     pub amount: i64,
     /// The period that it was reserved in, Unix milliseconds; none for concurrency.
     pub period_ms: Option<(i64, i64)>,
 }
 
-impl HeldItem {
-    /// The period as an interval.
-    #[must_use]
-    pub fn period(&self) -> Option<Interval> {
-        use crate::time::TimeMs;
-        self.period_ms.map(|(start, end)| Interval { start: TimeMs(start), end: TimeMs(end) })
+impl HeldItem<'_> {
+    fn into_owned(self) -> HeldItem<'static> {
+        HeldItem { meter: owned(self.meter), amount: self.amount, period_ms: self.period_ms }
     }
 }
 

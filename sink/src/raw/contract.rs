@@ -236,7 +236,7 @@ fn undecodable_entries_are_kept(storage: &mut dyn Storage) {
         offset: entry.offset,
         append_time: entry.append_time,
         verdict: *verdict,
-        bytes: entry.bytes.clone(),
+        bytes: entry.bytes.to_vec(),
     };
     let expected: Vec<RejectedEnvelope> = sent.iter().map(whole).collect();
     let mut read = |filter: RejectedFilter| book.rejected(&filter).expect("entries can be read");

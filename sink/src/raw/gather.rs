@@ -169,7 +169,7 @@ impl RawGatherer {
                 offset,
                 append_time: entry.append_time,
                 verdict,
-                bytes: entry.bytes.clone(),
+                bytes: entry.bytes.to_vec(),
             }),
             Judged::Rejected(_) | Judged::Quota => {}
             Judged::Usage(usage, verdicts) => {

@@ -77,7 +77,7 @@ fn a_rejected_envelope_stays_rejected_for_a_build_that_could_decode_it() {
     gatherer.feed(&sent, Some(&exceptions(0, &[verdict]))).unwrap();
     let batch = taken(&mut gatherer);
     assert!(batch.is_empty());
-    assert_eq!((batch.rejected()[0].verdict, &batch.rejected()[0].bytes), (verdict, &sent.bytes));
+    assert_eq!((batch.rejected()[0].verdict, &*batch.rejected()[0].bytes), (verdict, &*sent.bytes));
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(super) enum Judged<'a> {
     /// Records and their verdicts; without verdicts all were accepted.
     Usage(Box<Usage<'a>>, Option<Vec<Verdict>>),
     /// A control record.
-    Control(Box<Control>),
+    Control(Box<Control<'a>>),
     /// Decisions about quota, which raw rows know nothing of.
     Quota,
     /// No envelope, or none that the aggregator knew.

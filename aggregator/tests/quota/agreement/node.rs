@@ -36,7 +36,7 @@ pub(super) struct Node {
     log: Vec<LogEntry>,
     book: PartitionState,
     /// Decided, not yet read back.
-    pending: Vec<QuotaOperation>,
+    pending: Vec<QuotaOperation<'static>>,
     now: TimeMs,
     operations: u64,
 }
@@ -79,12 +79,13 @@ impl Node {
         node
     }
 
-    fn control(&mut self, control: &Control) {
+    fn control(&mut self, control: &Control<'_>) {
         self.append(encode_control(control, Origin::default()));
     }
 
     fn append(&mut self, bytes: Vec<u8>) {
-        let entry = LogEntry { partition: 0, offset: self.log.len() as u64, append_time: self.now, bytes };
+        let entry =
+            LogEntry { partition: 0, offset: self.log.len() as u64, append_time: self.now, bytes: bytes.into() };
         self.processor.handle(&entry).unwrap();
         self.log.push(entry);
         while let Some(commit) = self.processor.poll_commit() {
@@ -100,7 +101,7 @@ impl Node {
         }
         let unread = self.log.split_off(usize::try_from(self.book.next_offset).unwrap());
         for entry in unread {
-            self.append(entry.bytes);
+            self.append(entry.bytes.to_vec());
         }
     }
 
@@ -152,7 +153,7 @@ impl Node {
         (outcome.decision, stands.collect())
     }
 
-    fn decided(&mut self, outcome: Result<Outcome, QuotaError>) -> Result<Outcome, Refused> {
+    fn decided(&mut self, outcome: Result<Outcome<'static>, QuotaError>) -> Result<Outcome<'static>, Refused> {
         match outcome {
             Ok(outcome) => {
                 self.pending.extend(outcome.operation.clone());
@@ -181,7 +182,7 @@ impl Node {
     ) -> Result<Decision, Refused> {
         let id = format!("run-{id}");
         let request = Reserve { id, who: who(tenant, user), ttl_ms, items: named(items), ..Reserve::default() };
-        let outcome = self.quota.reserve(&request, body, self.now);
+        let outcome = self.quota.reserve(&request, body, self.now).map(Outcome::into_owned);
         self.decided(outcome).map(|outcome| outcome.decision)
     }
 
@@ -194,7 +195,7 @@ impl Node {
         let (op_id, op) = self.operation();
         let (tenant, id) = (who(tenant, (None, None)).tenant, format!("run-{id}"));
         let request = Extend { tenant, id, op_id, ttl_ms, add: named(add), ..Extend::default() };
-        let outcome = self.quota.extend(&request, op, self.now);
+        let outcome = self.quota.extend(&request, op, self.now).map(Outcome::into_owned);
         self.decided(outcome).map(|outcome| outcome.decision)
     }
 
@@ -208,14 +209,17 @@ impl Node {
         let (op_id, op) = self.operation();
         let (tenant, id) = (who(tenant, (None, None)).tenant, format!("run-{id}"));
         let request = Commit { tenant, id, op_id, items: named(items), is_final, ..Commit::default() };
-        let outcome = self.quota.commit(&request, op, self.now);
+        let outcome = self.quota.commit(&request, op, self.now).map(Outcome::into_owned);
         self.decided(outcome).map(|outcome| outcome.late)
     }
 
     pub(super) fn release(&mut self, tenant: u8, id: u8) -> Result<(), Refused> {
         let (op_id, op) = self.operation();
         let (tenant, id) = (who(tenant, (None, None)).tenant, format!("run-{id}"));
-        let outcome = self.quota.release(&Release { tenant, id, op_id, ..Release::default() }, op, self.now);
+        let outcome = self
+            .quota
+            .release(&Release { tenant, id, op_id, ..Release::default() }, op, self.now)
+            .map(Outcome::into_owned);
         self.decided(outcome).map(drop)
     }
 }

@@ -7,6 +7,7 @@
 //! disk honours a flush. Nothing here looks into an envelope.
 
 mod reader;
+mod recent;
 mod store;
 mod writer;
 
@@ -24,6 +25,7 @@ use odometer_schemas::time::TimeMs;
 pub use reader::EmbeddedReader;
 
 use super::{AppendError, LogAppender, LogError, PendingAppend};
+use recent::Recent;
 use store::Store;
 use writer::{Append, Command, Retain, Writer};
 
@@ -129,8 +131,9 @@ struct Door {
 }
 
 /// What the writer tells everyone else.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    recent: Recent,
     queued_envelopes: AtomicUsize,
     health: Mutex<EmbeddedHealth>,
     /// Commits so far; readers wait for it to move.
@@ -150,7 +153,7 @@ impl EmbeddedLog {
         let store = Store::open(path, options.partitions)?;
         let (log_id, partitions) = (store.log_id.clone(), options.partitions);
         let (commands, queue) = sync_channel(options.queue_envelopes);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(partitions));
         let running = Arc::new(());
         let health = HealthWatch { shared: Arc::clone(&shared), is_running: Arc::downgrade(&running) };
         let writer = spawn(Writer::new(store, options, queue, Arc::clone(&shared)), running)?;
@@ -296,6 +299,16 @@ impl LogAppender for Door {
 }
 
 impl Shared {
+    fn new(partitions: u32) -> Self {
+        Self {
+            recent: Recent::new(partitions),
+            queued_envelopes: AtomicUsize::new(0),
+            health: Mutex::default(),
+            generation: Mutex::new(0),
+            committed: Condvar::new(),
+        }
+    }
+
     /// Tells readers that there may be something new.
     fn announce(&self) {
         *locked(&self.generation) += 1;

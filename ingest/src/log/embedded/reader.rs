@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use odometer_schemas::log::LogEntry;
 use odometer_schemas::time::TimeMs;
 use rusqlite::params;
@@ -74,7 +75,7 @@ impl EmbeddedReader {
                 break;
             }
             let (offset, append_time) = (row.get(0)?, TimeMs(row.get(1)?));
-            entries.push(LogEntry { partition, offset, append_time, bytes: bytes.to_vec() });
+            entries.push(LogEntry { partition, offset, append_time, bytes: Bytes::copy_from_slice(bytes) });
         }
         Ok(entries)
     }
@@ -99,6 +100,11 @@ impl LogReader for EmbeddedReader {
 
     fn read(&mut self, partition: u32, from_offset: u64, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
         self.check_partition(partition);
+        if let News::Announced { shared, .. } = &self.news
+            && let Some(entries) = shared.recent.read(partition, from_offset, bytes_max)
+        {
+            return Ok(entries);
+        }
         let entries = self.query(partition, from_offset, bytes_max).map_err(failed("reading envelopes"))?;
         if entries.first().is_none_or(|first| first.offset != from_offset) {
             self.check_reachable(partition, from_offset)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use odometer_schemas::log::LogEntry;
 use odometer_schemas::time::TimeMs;
 use rusqlite::params;
 use tokio::sync::oneshot;
@@ -106,20 +107,32 @@ impl Writer {
         match self.commit(batch) {
             Ok(appended) => {
                 self.note(None);
-                self.shared.announce();
-                for (append, appended) in batch.drain(..).zip(appended) {
-                    // Whoever stopped waiting does not want to know.
-                    let _ = append.answer.send(Ok(appended));
-                }
+                self.tell(batch.drain(..).zip(appended));
             }
             Err(error) => {
                 self.tails = None;
+                self.shared.recent.clear();
                 let reason = error.to_string();
                 self.note(Some(reason.clone()));
                 for append in batch.drain(..) {
                     let _ = append.answer.send(Err(AppendError::Unavailable(reason.clone())));
                 }
             }
+        }
+    }
+
+    /// Shows readers what was committed, and answers everyone.
+    fn tell(&self, committed: impl Iterator<Item = (Append, Appended)>) {
+        let show = |(append, appended): (Append, Appended)| {
+            let (Append { partition, envelope, answer }, Appended { offset, append_time }) = (append, appended);
+            self.shared.recent.put(LogEntry { partition, offset, append_time, bytes: envelope.into() });
+            (answer, appended)
+        };
+        let answers: Vec<_> = committed.map(show).collect();
+        self.shared.announce();
+        for (answer, appended) in answers {
+            // Whoever stopped waiting does not want to know.
+            let _ = answer.send(Ok(appended));
         }
     }
 
@@ -170,6 +183,7 @@ impl Writer {
     /// One step of the oldest removal; answers it when it is done.
     fn retain_step(&mut self) {
         let Some(mut retain) = self.retains.pop_front() else { return };
+        self.shared.recent.remove(retain.partition, retain.below_offset);
         let outcome = match self.store.remove(retain.partition, retain.below_offset, REMOVE_ROWS_MAX) {
             Ok(REMOVE_ROWS_MAX) => {
                 retain.removed += REMOVE_ROWS_MAX;

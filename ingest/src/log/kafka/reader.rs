@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use odometer_schemas::log::LogEntry;
 use odometer_schemas::time::TimeMs;
 use rdkafka::consumer::Consumer;
@@ -225,7 +226,7 @@ fn entry(message: &BorrowedMessage<'_>) -> Result<LogEntry, LogError> {
              message.timestamp.type=LogAppendTime"
         )));
     };
-    let bytes = message.payload().unwrap_or_default().to_vec();
+    let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
     Ok(LogEntry { partition, offset, append_time: TimeMs(append_ms), bytes })
 }
 

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn entry(offset: u64) -> LogEntry {
-        LogEntry { partition: 0, offset, append_time: TimeMs(0), bytes: vec![0; 100] }
+        LogEntry { partition: 0, offset, append_time: TimeMs(0), bytes: vec![0; 100].into() }
     }
 
     fn slot(offset: u64, end: u64) -> Slot {

@@ -1,0 +1,148 @@
+//! The newest envelopes, in memory: whoever reads on as they come needs no query for them.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use odometer_schemas::log::LogEntry;
+
+use super::locked;
+
+/// What is kept of all partitions together, in bytes of envelopes: those of some tens of
+/// milliseconds, which is how far readers are behind, and little enough for a processor's
+/// cache.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The newest envelopes of every partition, committed ones only.
+#[derive(Debug)]
+pub(super) struct Recent {
+    partitions: Vec<Mutex<Newest>>,
+    /// Bytes of one partition.
+    bytes_max: usize,
+}
+
+/// Those of one partition, without a gap.
+#[derive(Debug, Default)]
+struct Newest {
+    entries: VecDeque<LogEntry>,
+    bytes: usize,
+}
+
+impl Recent {
+    pub(super) fn new(partitions: u32) -> Self {
+        let bytes_max = BYTES_MAX / partitions.max(1) as usize;
+        Self { partitions: (0..partitions).map(|_| Mutex::default()).collect(), bytes_max }
+    }
+
+    /// Keeps one that was committed.
+    pub(super) fn put(&self, entry: LogEntry) {
+        let mut newest = locked(&self.partitions[entry.partition as usize]);
+        if newest.end().is_some_and(|end| end != entry.offset) {
+            *newest = Newest::default();
+        }
+        newest.bytes += entry.bytes.len();
+        newest.entries.push_back(entry);
+        while newest.bytes > self.bytes_max {
+            newest.drop_oldest();
+        }
+    }
+
+    /// As [`LogReader::read`](crate::log::LogReader::read); none for what is not all here.
+    pub(super) fn read(&self, partition: u32, from_offset: u64, bytes_max: usize) -> Option<Vec<LogEntry>> {
+        let newest = locked(&self.partitions[partition as usize]);
+        let skipped = from_offset.checked_sub(newest.entries.front()?.offset)?;
+        let skipped = usize::try_from(skipped).ok().filter(|skipped| *skipped <= newest.entries.len())?;
+        let mut bytes = 0;
+        let fits = |entry: &&LogEntry| {
+            let is_first = bytes == 0;
+            bytes += entry.bytes.len();
+            is_first || bytes <= bytes_max
+        };
+        Some(newest.entries.range(skipped..).take_while(fits).cloned().collect())
+    }
+
+    /// Lets go of everything, once it is not certain what the log holds.
+    pub(super) fn clear(&self) {
+        self.partitions.iter().for_each(|newest| *locked(newest) = Newest::default());
+    }
+
+    /// Lets go of what is removed from the log.
+    pub(super) fn remove(&self, partition: u32, below_offset: u64) {
+        let mut newest = locked(&self.partitions[partition as usize]);
+        while newest.entries.front().is_some_and(|oldest| oldest.offset < below_offset) {
+            newest.drop_oldest();
+        }
+    }
+}
+
+impl Newest {
+    /// The offset behind the newest.
+    fn end(&self) -> Option<u64> {
+        self.entries.back().map(|newest| newest.offset + 1)
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.entries.pop_front() {
+            self.bytes -= oldest.bytes.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use odometer_schemas::time::TimeMs;
+
+    use super::*;
+
+    /// Envelopes of so many bytes from an offset on.
+    fn filled(lengths: &[usize], from: u64) -> Recent {
+        let recent = Recent::new(2);
+        put(&recent, lengths, from);
+        recent
+    }
+
+    fn put(recent: &Recent, lengths: &[usize], from: u64) {
+        for (offset, length) in (from..).zip(lengths) {
+            recent.put(LogEntry { partition: 1, offset, append_time: TimeMs(0), bytes: vec![7; *length].into() });
+        }
+    }
+
+    fn offsets(recent: &Recent, from: u64, bytes_max: usize) -> Option<Vec<u64>> {
+        let entries = recent.read(1, from, bytes_max)?;
+        Some(entries.iter().map(|entry| entry.offset).collect())
+    }
+
+    #[test]
+    fn what_is_all_here_is_read_as_far_as_it_fits() {
+        let recent = filled(&[10, 10, 10], 5);
+        let cases = [
+            (4, 100, None),
+            (5, 100, Some(vec![5, 6, 7])),
+            (5, 25, Some(vec![5, 6])),
+            (6, 1, Some(vec![6])),
+            (8, 100, Some(vec![])),
+            (9, 100, None),
+            (u64::MAX, 100, None),
+        ];
+        for (from, bytes_max, expected) in cases {
+            assert_eq!(offsets(&recent, from, bytes_max), expected, "from {from}, {bytes_max} bytes");
+        }
+        assert!(recent.read(0, 0, 100).is_none(), "nothing is known of an untouched partition");
+    }
+
+    #[test]
+    fn there_is_never_a_gap() {
+        let recent = filled(&[10, 10], 5);
+        put(&recent, &[10], 8);
+        assert_eq!((offsets(&recent, 6, 100), offsets(&recent, 8, 100)), (None, Some(vec![8])));
+    }
+
+    #[test]
+    fn what_is_old_or_removed_is_let_go() {
+        let recent = filled(&[BYTES_MAX / 4; 3], 0);
+        assert_eq!((offsets(&recent, 0, 1), offsets(&recent, 1, 1)), (None, Some(vec![1])));
+        recent.remove(1, 2);
+        assert_eq!((offsets(&recent, 1, 1), offsets(&recent, 2, 1)), (None, Some(vec![2])));
+        recent.clear();
+        assert_eq!(offsets(&recent, 2, 1), None);
+    }
+}
