@@ -130,6 +130,7 @@ const FOUND_OR_PUT: [&str; 2] = [
 const LAID_DOWN_AS_IT_WAS: [&str; 2] =
     ["state.life = Life::Asleep(asleep);", "drop(state);\n                self.lock().life = Life::Asleep(asleep);"];
 const GIVEN_UP: [&str; 2] = ["is_alone() && here.is_vain()", "is_alone()"];
+const FORGOTTEN: [&str; 2] = ["if state.is_forgotten() {", "if false {"];
 const ADMITTED_ALREADY: [&str; 2] = ["self.held[*line] += amount;", "let _ = (line, amount);"];
 const VOIDED: [&str; 2] = ["self.shared.shortcuts.void_tenant(tenant);", ""];
 const KEY_FIRST: [&str; 2] = [
@@ -289,6 +290,13 @@ pub const FAULTS: &[Fault] = &[
         file: HOLDS,
         changes: &[GIVEN_UP],
         found_by: "forgotten_when_read",
+    },
+    Fault {
+        name: "decided_though_it_was_forgotten",
+        tree: Tree::Life,
+        file: DECIDE,
+        changes: &[FORGOTTEN],
+        found_by: "committed_when_forgotten",
     },
     Fault {
         name: "laid_down_as_it_was",

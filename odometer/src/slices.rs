@@ -16,7 +16,7 @@ mod sqlite;
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
-pub(crate) use sqlite::share_writes;
+pub(crate) use sqlite::{give_way_in_writes, look_into_writes};
 
 /// Shortest slice that Linux grants: about what a lane needs for all that is ready. And
 /// how long a thread works on what has gathered, before it lets others in.
@@ -53,7 +53,11 @@ fn ask(slice: Duration) {
 
 /// Nothing is known of how others write.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn share_writes() {}
+pub(crate) fn look_into_writes() {}
+
+/// The same.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn give_way_in_writes() {}
 
 /// Nothing to ask for.
 #[cfg(not(target_os = "linux"))]

@@ -67,7 +67,13 @@ struct StoredCounter {
 }
 
 impl QuotaBook {
+    /// A book of nothing yet, over a live side that is its own.
+    ///
+    /// # Panics
+    /// When the live side has another book's reservations: their numbers would be taken for
+    /// this one's.
     pub(crate) fn new(live: LiveQuota, cells: LiveCells) -> Self {
+        assert!(live.reservations() == 0, "the live side has had a book before");
         Self {
             live,
             cells,
@@ -423,8 +429,7 @@ impl LiveQuota {
 
     fn forget(&self, name: &Name) {
         if let Some(hold) = self.shared.holds.forget(name) {
-            // Whoever still has it in hand finds that it holds nothing, a day after its end.
-            hold.expire(i64::MAX);
+            hold.forget();
         }
     }
 

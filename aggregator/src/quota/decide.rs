@@ -12,7 +12,8 @@ use odometer_schemas::time::TimeMs;
 use smallvec::{SmallVec, smallvec};
 
 use super::account::{Counter, Gate, Policy};
-use super::hold::{Counters, Hold, HoldState, Layers};
+use super::hold::{Awake, Counters, Hold, HoldState, Layers};
+use super::holds::RESERVATIONS_MAX;
 use super::ledger::{Ledger, Phase};
 use super::live::{AllAsked, Asked, LiveQuota, amount_of};
 use super::name::Name;
@@ -100,13 +101,13 @@ impl LiveQuota {
     /// # Errors
     /// [`QuotaError::Reused`], [`QuotaError::Invalid`], [`QuotaError::Unavailable`].
     pub fn reserve<'a>(&self, reserve: &'a Reserve, body: u128, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
-        self.shared.has_room()?;
         let (tenant, id) = (&*reserve.who.tenant, &*reserve.id);
         // The id is taken or found in one step; whoever repeats it meanwhile waits.
         let name = Name::of(tenant, id);
         let vacancy = match self.shared.holds.find_or_place(&name, Arc::clone) {
             Ok(hold) => return self.repeated(&hold, reserve, (body, now)),
-            Err(vacancy) => vacancy,
+            Err(vacancy) if vacancy.has_room() => vacancy,
+            Err(_) => return Err(full()),
         };
         let admitted = match self.admit_one(reserve, now) {
             Some(admitted) => admitted,
@@ -173,7 +174,7 @@ impl LiveQuota {
             return Err(QuotaError::Reused { id: reserve.id.clone() });
         }
         let at = TimeMs(state.ledger.expires_ms.saturating_sub(reserve.ttl_ms));
-        let action = || state.ledger.reserving(held_items(&reserve.items, &asked));
+        let action = || state.ledger.reserving(as_made(held_items(&reserve.items, &asked), &state.ledger));
         let operation = (!state.is_booked()).then(|| operation(&reserve.who.tenant, &reserve.id, at, action()));
         Ok(Outcome { decision: state.ledger.decision, operation, ..standing_of(&state, &asked) })
     }
@@ -185,7 +186,7 @@ impl LiveQuota {
     /// [`QuotaError::Unavailable`].
     pub fn extend<'a>(&self, extend: &'a Extend, op: u64, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
         let hold = self.known(&extend.tenant, &extend.id)?;
-        let mut state = self.shared.open(&hold);
+        let mut state = self.still_known(&hold, &extend.id)?;
         not_reused(&state, op, &extend.op_id)?;
         let asked = self.asked_again(&hold.name, &state, &extend.add, now)?;
         if state.ledger.knows(op) {
@@ -225,7 +226,7 @@ impl LiveQuota {
     /// [`QuotaError::Unavailable`].
     pub fn commit<'a>(&self, commit: &'a Commit, op: u64, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
         let hold = self.known(&commit.tenant, &commit.id)?;
-        let mut state = self.shared.open(&hold);
+        let mut state = self.still_known(&hold, &commit.id)?;
         not_reused(&state, op, &commit.op_id)?;
         let asked = self.asked_again(&hold.name, &state, &commit.items, now)?;
         if state.ledger.knows(op) {
@@ -262,7 +263,7 @@ impl LiveQuota {
     /// [`QuotaError::Unknown`], [`QuotaError::Unavailable`].
     pub fn release<'a>(&self, release: &'a Release, op: u64, now: TimeMs) -> Result<Outcome<'a>, QuotaError> {
         let hold = self.known(&release.tenant, &release.id)?;
-        let mut state = self.shared.open(&hold);
+        let mut state = self.still_known(&hold, &release.id)?;
         not_reused(&state, op, &release.op_id)?;
         let action = Action::Release { op };
         if !state.ledger.knows(op) {
@@ -288,6 +289,12 @@ impl LiveQuota {
 
     fn known(&self, tenant: &str, id: &str) -> Result<Arc<Hold>, QuotaError> {
         self.shared.holds.find(&Name::of(tenant, id)).ok_or_else(|| QuotaError::Unknown { id: id.to_owned() })
+    }
+
+    /// One that was found, to look at it and change it, unless it was forgotten since.
+    fn still_known<'a>(&self, hold: &'a Arc<Hold>, id: &str) -> Result<Awake<'a>, QuotaError> {
+        let state = self.shared.open(hold);
+        if state.is_forgotten() { Err(QuotaError::Unknown { id: id.to_owned() }) } else { Ok(state) }
     }
 
     /// What an operation asks of the counters that a reservation holds on already, in
@@ -371,6 +378,10 @@ fn limit_state(gate: &Gate, used: i64, held: i64) -> LimitState {
     }
 }
 
+fn full() -> QuotaError {
+    QuotaError::Unavailable { why: format!("{RESERVATIONS_MAX} reservations are remembered, as many as allowed") }
+}
+
 fn not_reused(state: &HoldState, op: u64, op_id: &str) -> Result<(), QuotaError> {
     if state.ledger.contradicts(op) { Err(QuotaError::Reused { id: op_id.to_owned() }) } else { Ok(()) }
 }
@@ -409,6 +420,15 @@ fn held_items<'a>(items: &'a [Item], asked: &[Asked]) -> Vec<HeldItem<'a>> {
         }
     }
     held
+}
+
+/// The same in the periods in which the reservation was made, which may have ended since.
+fn as_made<'a>(mut items: Vec<HeldItem<'a>>, ledger: &Ledger) -> Vec<HeldItem<'a>> {
+    for item in &mut items {
+        let line = ledger.lines.iter().find(|line| line.meter == *item.meter);
+        item.period_ms = line.map_or(item.period_ms, |line| line.period_ms);
+    }
+    items
 }
 
 /// What an extension holds on its lines already, because it was admitted.

@@ -43,6 +43,8 @@ struct State {
     /// By which the log's side finds it; none until the log has it, as far as this node has
     /// read.
     number: Option<u64>,
+    /// It is found no more; whoever still has it in hand decides nothing about it.
+    is_forgotten: bool,
     life: Life,
 }
 
@@ -96,12 +98,15 @@ impl Hold {
 
     /// One that has ended and that the log has.
     pub(crate) fn remembered(name: Name, Booked { number, ledger }: Booked<'_>) -> Self {
-        let life = Life::Asleep(kept(ledger));
-        Self { name, state: Mutex::new(State { number: Some(number), life }) }
+        Self::new(name, Some(number), Life::Asleep(kept(ledger)))
     }
 
     fn awake(name: Name, number: Option<u64>, state: HoldState) -> Self {
-        Self { name, state: Mutex::new(State { number, life: Life::Awake(Box::new(state)) }) }
+        Self::new(name, number, Life::Awake(Box::new(state)))
+    }
+
+    fn new(name: Name, number: Option<u64>, life: Life) -> Self {
+        Self { name, state: Mutex::new(State { number, is_forgotten: false, life }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -155,6 +160,16 @@ impl Hold {
         self.lock().number = Some(number);
     }
 
+    /// It is found no more: frees what it held, for good.
+    pub(crate) fn forget(&self) {
+        let mut state = self.lock();
+        state.is_forgotten = true;
+        if let Life::Awake(awake) = &mut state.life {
+            awake.is_over = true;
+            awake.settle();
+        }
+    }
+
     /// Its time may be over: frees what it held if so, and puts it to sleep once the log has
     /// all of it. Also whether this ended it.
     pub(crate) fn expire(&self, now_ms: i64) -> (Next, bool) {
@@ -196,6 +211,11 @@ impl Awake<'_> {
     /// Whether the log has it.
     pub(crate) fn is_booked(&self) -> bool {
         self.0.number.is_some()
+    }
+
+    /// Whether it is found no more, though the caller found it before.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.0.is_forgotten
     }
 }
 

@@ -2,17 +2,21 @@
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use hashbrown::HashTable;
 
 use super::hold::Hold;
 use super::name::Name;
-use super::sync::{Mutex, MutexGuard, Ordering, PoisonError};
+use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Far more than processors: while one part of the table grows, whoever wants something of
 /// that part waits, and it waits for less.
 const SHARDS: usize = 128;
+/// Reservations of one partition that are held or remembered. With what the book has of
+/// it, one takes some five hundred bytes once it is over, and about a kilobyte while it is
+/// held: two to four gigabytes. Nobody can choose names that share a part of the table, so
+/// each part has its share of the room, and no thread waits for a count of all.
+pub(super) const RESERVATIONS_MAX: usize = 4_000_000;
 
 /// All of one partition.
 #[derive(Debug)]
@@ -20,7 +24,6 @@ pub(super) struct Holds {
     shards: Box<[Mutex<Shard>]>,
     /// Nobody outside knows it, so that nobody can choose names that share a place.
     hashing: foldhash::fast::RandomState,
-    known: AtomicUsize,
 }
 
 type Shard = HashTable<Entry>;
@@ -37,13 +40,16 @@ struct Entry {
 pub(super) struct Vacancy<'a> {
     hash: u64,
     shard: MutexGuard<'a, Shard>,
-    known: &'a AtomicUsize,
 }
 
 impl Vacancy<'_> {
+    /// Whether there is room for what a caller asks for.
+    pub(super) fn has_room(&self) -> bool {
+        self.shard.len() < RESERVATIONS_MAX / SHARDS
+    }
+
     pub(super) fn put(mut self, hold: Arc<Hold>) {
         let hash = self.hash;
-        self.known.fetch_add(1, Ordering::Relaxed);
         self.shard.insert_unique(hash, Entry { hash, hold }, |entry| entry.hash);
     }
 }
@@ -51,20 +57,20 @@ impl Vacancy<'_> {
 impl Default for Holds {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hashing: foldhash::fast::RandomState::default(), known: AtomicUsize::new(0) }
+        Self { shards, hashing: foldhash::fast::RandomState::default() }
     }
 }
 
 impl Holds {
     pub(super) fn len(&self) -> usize {
-        self.known.load(Ordering::Relaxed)
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     fn place(&self, name: &Name) -> (u64, MutexGuard<'_, Shard>) {
         let hash = self.hashing.hash_one(name);
         // The table looks at the highest and the lowest bits.
         let shard = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
-        (hash, self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner))
+        (hash, lock(&self.shards[shard]))
     }
 
     pub(super) fn find(&self, name: &Name) -> Option<Arc<Hold>> {
@@ -82,7 +88,7 @@ impl Holds {
         let (hash, shard) = self.place(name);
         match found(&shard, hash, name) {
             Some(hold) => Ok(look(hold)),
-            None => Err(Vacancy { hash, shard, known: &self.known }),
+            None => Err(Vacancy { hash, shard }),
         }
     }
 
@@ -105,9 +111,12 @@ impl Holds {
         let (hash, mut shard) = self.place(name);
         let is_it = |entry: &Entry| entry.hash == hash && entry.hold.name == *name;
         let entry = shard.find_entry(hash, is_it).ok().filter(|entry| is_so(&entry.get().hold))?;
-        self.known.fetch_sub(1, Ordering::Relaxed);
         Some(entry.remove().0.hold)
     }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn found<'a>(shard: &'a Shard, hash: u64, name: &Name) -> Option<&'a Arc<Hold>> {

@@ -29,10 +29,6 @@ use crate::rules::Anchors;
 /// Accounts of one partition. Whoever asks names the tenant, so callers could make them
 /// without end; at a few hundred bytes each this is about a gigabyte.
 const ACCOUNTS_MAX: usize = 4_000_000;
-/// Reservations of one partition that are held or remembered. With what the book has of
-/// it, one takes some five hundred bytes once it is over, and about a kilobyte while it is
-/// held: two to four gigabytes.
-const RESERVATIONS_MAX: usize = 4_000_000;
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
@@ -393,17 +389,6 @@ impl Shared {
         hold.open(|ledger| {
             self.expiries.watch(hold, i64::MIN);
             self.counters_of(hold.name.parts().0, ledger)
-        })
-    }
-
-    /// Whether there is room for one more reservation. Those who are told so at the same
-    /// time may be a few too many.
-    pub(super) fn has_room(&self) -> Result<(), QuotaError> {
-        if self.holds.len() < RESERVATIONS_MAX {
-            return Ok(());
-        }
-        Err(QuotaError::Unavailable {
-            why: format!("{RESERVATIONS_MAX} reservations are remembered, as many as allowed"),
         })
     }
 }

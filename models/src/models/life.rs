@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
 use odometer_schemas::definitions::Definitions;
 use odometer_schemas::meter::Aggregation;
 use odometer_schemas::quota::{
-    Commit, Decision, Extend, Item, Limit, Plan, PlanOrigin, QuotaError, QuotaOperation, Release, Reserve,
+    Commit, Decision, Extend, Item, Limit, Plan, PlanOrigin, QuotaError, QuotaOperation, REMEMBERED_MS, Release, Reserve,
     TenantTerms, Who,
 };
 use odometer_schemas::time::TimeMs;
@@ -351,6 +351,21 @@ pub fn forgotten_when_read() {
     writer.ends(&site, &["a"]);
 }
 
+/// A reservation that is committed just when it is forgotten, a day after its end: nothing
+/// stays held.
+pub fn committed_when_forgotten() {
+    let (site, mut writer) = site(0);
+    site.told(&site.reserve("a", &[(METER, 4)]));
+    writer.read(&site, |_, _| ());
+    while site.live.expire(OVER, 2) {}
+    let committing = spawn(&site, |site| site.commit("a", 3, 1));
+    writer.book.advance(OVER.0 + 2 * REMEMBERED_MS);
+    site.told(&join(committing));
+    writer.read(&site, |_, _| ());
+    assert_eq!(site.live.reservations(), 0);
+    assert_eq!(site.cell.word().held(), 0, "nobody frees it any more");
+}
+
 /// A limit that is reached, and what others are told of it while it changes.
 fn asked_meanwhile(change: impl Fn(&mut Writer, Limit, &dyn Fn() -> Option<Decision>)) {
     let (site, mut writer) = site(0);
@@ -441,6 +456,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("committed_and_released", committed_and_released),
     ("committed_when_laid_down", committed_when_laid_down),
     ("forgotten_when_read", forgotten_when_read),
+    ("committed_when_forgotten", committed_when_forgotten),
     ("terms_while_asked", terms_while_asked),
     ("plan_while_asked", plan_while_asked),
     ("plan_asked_for_before", plan_asked_for_before),

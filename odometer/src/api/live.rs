@@ -103,7 +103,7 @@ fn lag_ms(api: &Api, partition: u32) -> i64 {
     let progress = api.progress.of(partition);
     let counted = progress.offset_of(StageName::Count);
     // The counter tells its own lag; one that stands still tells nothing.
-    progress.lag_ms().max(api.watch.lag_ms(partition, StageName::Count, counted))
+    progress.lag_ms(now()).max(api.watch.lag_ms(partition, StageName::Count, counted))
 }
 
 fn show(api: &Api, usage: &LiveUsage) -> MeterUsage {

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::send::Sent;
 use crate::node::cells::Cells;
-use crate::node::progress::Progress;
+use crate::node::progress::{Progress, now};
 
 /// Time between two drawings on a terminal.
 const REDRAW_EVERY: Duration = Duration::from_millis(500);
@@ -152,7 +152,7 @@ impl Summary {
     }
 
     fn lag_ms(&self) -> i64 {
-        self.progress.partitions.iter().map(|partition| partition.lag_ms()).max().unwrap_or(0)
+        self.progress.partitions.iter().map(|partition| partition.lag_ms(now())).max().unwrap_or(0)
     }
 
     /// The demo's tenants, busiest first.

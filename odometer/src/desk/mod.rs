@@ -183,7 +183,8 @@ impl Desk {
         (quota, epoch): (&LiveQuota, u64),
         request: &QuotaRequest,
     ) -> Result<Answer, QuotaError> {
-        let (now, lag_ms) = (now(), self.progress.of(partition).lag_ms());
+        let now = now();
+        let lag_ms = self.progress.of(partition).lag_ms(now);
         if !is_durable(request) {
             return ask(quota, request, now).map(|outcome| answer(outcome, request, (now, lag_ms)));
         }
@@ -275,7 +276,8 @@ impl QuotaService for Desk {
         let partition = self.cells.partition_of(tenant_of(request));
         let progress = self.progress.of(partition);
         let epoch = self.epoch_here(partition)?;
-        let (now, lag_ms) = (now(), progress.lag_ms());
+        let now = now();
+        let lag_ms = progress.lag_ms(now);
         if is_durable(request) && self.scribe.is_behind(partition, now) {
             return None;
         }

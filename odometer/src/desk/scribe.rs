@@ -26,7 +26,7 @@ const ENVELOPE_OPERATIONS_MAX: usize = 512;
 /// in which the log usually has them, and long enough that envelopes are few. The same
 /// moments for all partitions, so that one flush takes the envelopes of all, and whoever
 /// reads them is woken once.
-const GATHER: Duration = Duration::from_millis(4);
+const GATHER: Duration = Duration::from_millis(3);
 /// Age of an operation that the log has not got at which it is behind: what gathers and
 /// is committed takes a few milliseconds, and some ten where everything is busy.
 const BEHIND_MS: i64 = 50;

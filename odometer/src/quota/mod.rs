@@ -58,9 +58,9 @@ impl Quota {
         Self { surface, ..self }
     }
 
-    /// Decides at once, or not yet: see [`QuotaService::decide_now`].
-    pub(crate) fn decide_now(&self, request: &QuotaRequest) -> Option<Result<Answer, QuotaError>> {
-        let started = Instant::now();
+    /// Decides at once, or not yet: see [`QuotaService::decide_now`]. `started`: when the
+    /// caller turned to the question.
+    pub(crate) fn decide_now(&self, request: &QuotaRequest, started: Instant) -> Option<Result<Answer, QuotaError>> {
         let decided = self.service.decide_now(request)?;
         self.tallies.count(self.surface, &decided, started.elapsed());
         Some(decided)
@@ -68,10 +68,10 @@ impl Quota {
 
     /// Decides at once where that is possible.
     pub(crate) async fn decide(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
-        if let Some(decided) = self.decide_now(&request) {
+        let started = Instant::now();
+        if let Some(decided) = self.decide_now(&request, started) {
             return decided;
         }
-        let started = Instant::now();
         let decided = self.service.decide(request).await;
         self.tallies.count(self.surface, &decided, started.elapsed());
         decided

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use odometer_schemas::quota::{Answer, Decision, QuotaError};
+use thread_local::ThreadLocal;
 
 use super::Quota;
 
@@ -41,8 +42,7 @@ fn outcome_of(decided: &Result<Answer, QuotaError>) -> usize {
     }
 }
 
-/// Counts of one surface; on cache lines of its own, because each has its own threads
-/// of callers.
+/// Counts of one surface, by one thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct OfSurface {
@@ -51,13 +51,32 @@ struct OfSurface {
     nanoseconds: AtomicU64,
 }
 
-/// Counts since the process began.
+/// Counts since the process began. Each thread has its own: threads that answer beside
+/// each other would take one count from each other with every answer.
 #[derive(Debug, Default)]
-pub(crate) struct Tallies([OfSurface; Surface::ALL.len()]);
+pub(crate) struct Tallies(ThreadLocal<[OfSurface; Surface::ALL.len()]>);
 
 impl Tallies {
+    /// Of this thread.
+    fn own(&self, surface: Surface) -> &OfSurface {
+        &self.0.get_or_default()[surface as usize]
+    }
+
+    /// Of all threads together; how often each outcome was decided, with the counters and
+    /// without, and the time that all took.
+    fn sum(&self, surface: Surface) -> ([[u64; 2]; OUTCOMES.len()], Duration) {
+        let (mut decided, mut nanoseconds) = ([[0; 2]; OUTCOMES.len()], 0);
+        for of in self.0.iter().map(|own| &own[surface as usize]) {
+            for (sum, count) in decided.as_flattened_mut().iter_mut().zip(of.decided.as_flattened()) {
+                *sum += count.load(Relaxed);
+            }
+            nanoseconds += of.nanoseconds.load(Relaxed);
+        }
+        (decided, Duration::from_nanos(nanoseconds))
+    }
+
     pub(super) fn count(&self, surface: Surface, decided: &Result<Answer, QuotaError>, took: Duration) {
-        let of = &self.0[surface as usize];
+        let of = self.own(surface);
         let is_degraded = decided.as_ref().is_ok_and(|answer| answer.degraded);
         of.decided[outcome_of(decided)][usize::from(is_degraded)].fetch_add(1, Relaxed);
         of.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
@@ -67,7 +86,7 @@ impl Tallies {
     pub(super) fn count_all(&self, surface: Surface, decided: &[Option<Decision>], took: Duration) {
         let mut counts = [0; OUTCOMES.len()];
         decided.iter().flatten().for_each(|decision| counts[outcome_of_decision(*decision)] += 1);
-        let of = &self.0[surface as usize];
+        let of = self.own(surface);
         for (outcome, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
             of.decided[outcome][0].fetch_add(count, Relaxed);
         }
@@ -114,14 +133,14 @@ pub(crate) fn show(quota: Option<&Quota>) {
     let nothing = Tallies::default();
     let tallies = quota.map_or(&nothing, |quota| &quota.tallies);
     for (surface, door) in Surface::ALL {
-        let of = &tallies.0[surface as usize];
-        for (decision, counts) in OUTCOMES.iter().zip(&of.decided) {
+        let (decided, took) = tallies.sum(surface);
+        for (decision, counts) in OUTCOMES.iter().zip(decided) {
             for (degraded, count) in ["false", "true"].iter().zip(counts) {
                 let labels = [("decision", *decision), ("degraded", *degraded), ("door", door)];
-                counter!("odometer_quota_decisions_total", &labels).absolute(count.load(Relaxed));
+                counter!("odometer_quota_decisions_total", &labels).absolute(count);
             }
         }
-        let microseconds = of.nanoseconds.load(Relaxed) / 1_000;
+        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         counter!("odometer_quota_decision_microseconds_total", "door" => door).absolute(microseconds);
     }
     let work = quota.map_or_else(Work::default, |quota| quota.service.work());
@@ -167,13 +186,13 @@ mod tests {
         tallies.count(Surface::Grpc, &answer(Decision::Deny, true), took);
         tallies.count(Surface::Grpc, &Err(QuotaError::Unavailable { why: String::new() }), took);
         tallies.count(Surface::Grpc, &Err(QuotaError::Unknown { id: String::new() }), took);
-        let counts = tallies.0[1].decided.each_ref().map(|pair| pair.each_ref().map(|count| count.load(Relaxed)));
-        assert_eq!(counts, [[0, 0], [0, 0], [0, 1], [1, 0], [1, 0]]);
-        assert_eq!(tallies.0[1].nanoseconds.load(Relaxed), 9_000);
-        assert_eq!(tallies.0[0].nanoseconds.load(Relaxed), 0);
+        assert_eq!(tallies.sum(Surface::Grpc), ([[0, 0], [0, 0], [0, 1], [1, 0], [1, 0]], 3 * took));
+        assert_eq!(tallies.sum(Surface::Http).1, Duration::ZERO);
         let batch = [Some(Decision::Allow), None, Some(Decision::Deny), Some(Decision::Allow)];
-        tallies.count_all(Surface::Http, &batch, took);
-        let counts = tallies.0[0].decided.each_ref().map(|[known, _]| known.load(Relaxed));
-        assert_eq!((counts, tallies.0[0].nanoseconds.load(Relaxed)), ([2, 0, 1, 0, 0], 3_000));
+        let count = || tallies.count_all(Surface::Http, &batch, took);
+        count();
+        // Others' counts are counted, while they live and afterwards.
+        std::thread::scope(|scope| _ = scope.spawn(count));
+        assert_eq!(tallies.sum(Surface::Http), ([[4, 0], [0, 0], [2, 0], [0, 0], [0, 0]], 2 * took));
     }
 }

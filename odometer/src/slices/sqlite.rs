@@ -1,7 +1,7 @@
-//! Lets others in while SQLite writes: the pages of a commit or of a checkpoint are
-//! thousands, written in one call that takes tens of milliseconds. The only place between
-//! two of them that SQLite shows is the system call that writes one (`xSetSystemCall`,
-//! <https://sqlite.org/c3ref/vfs.html>).
+//! Lets others in while SQLite writes for a thread that asked for it: the pages of a
+//! commit or of a checkpoint are thousands, written in one call that takes tens of
+//! milliseconds. The only place between two of them that SQLite shows is the system call
+//! that writes one (`xSetSystemCall`, <https://sqlite.org/c3ref/vfs.html>).
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -11,19 +11,26 @@ use rusqlite::ffi::{self, sqlite3_vfs_find};
 
 use super::SLICE;
 
-/// Between writes that lie further apart whoever writes has slept, or was not let in. A
-/// commit of the log is over before a slice is: it gives way to nobody.
+/// Between writes that lie further apart whoever writes has slept, or was not let in.
 const APART: Duration = Duration::from_micros(500);
 
 thread_local! {
+    static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
     /// When this thread began to write, and when it last did.
     static WRITING: Cell<Option<(Instant, Instant)>> = const { Cell::new(None) };
 }
 
-/// Has all writes of SQLite in this process give way from here on, where the system is
-/// known to write like that. To be called before anybody uses SQLite.
+/// Has the calling thread give way while it writes: nobody waits for its commits.
+pub(crate) fn give_way_in_writes() {
+    GIVES_WAY.set(true);
+}
+
+// The bundled SQLite writes at places of 64 bits, whatever the system's own type has.
+const _: () = assert!(size_of::<libc::off_t>() == size_of::<i64>());
+
+/// Makes [`give_way_in_writes`] possible. To be called before anybody uses SQLite.
 #[expect(unsafe_code, reason = "SQLite's own interface")]
-pub(crate) fn share_writes() {
+pub(crate) fn look_into_writes() {
     type Pwrite = unsafe extern "C" fn(c_int, *const c_void, usize, libc::off_t) -> isize;
     let ours: Pwrite = pwrite;
     // SAFETY: SQLite casts it back to the type of pwrite(2), which it has.
@@ -42,7 +49,9 @@ pub(crate) fn share_writes() {
 
 #[expect(unsafe_code, reason = "stands in for a system call")]
 unsafe extern "C" fn pwrite(file: c_int, bytes: *const c_void, length: usize, offset: libc::off_t) -> isize {
-    give_way();
+    if GIVES_WAY.get() {
+        give_way();
+    }
     // SAFETY: as it was called.
     unsafe { libc::pwrite(file, bytes, length, offset) }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use odometer_schemas::log::LogEntry;
 
 use super::locked;
 
-/// What is kept of all partitions together, in bytes of envelopes: those of some tens of
-/// milliseconds, which is how far readers are behind, and little enough for a processor's
-/// cache.
+/// What is kept of all partitions together, in bytes, each partition its share: envelopes
+/// of some tens of milliseconds, which is how far readers are behind, and little enough for
+/// a processor's cache.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The newest envelopes of every partition, committed ones only.
@@ -18,6 +19,8 @@ pub(super) struct Recent {
     partitions: Vec<Mutex<Newest>>,
     /// Bytes of one partition.
     bytes_max: usize,
+    /// The writer has ended: another one may follow, and what that commits is not here.
+    is_closed: AtomicBool,
 }
 
 /// Those of one partition, without a gap.
@@ -30,7 +33,11 @@ struct Newest {
 impl Recent {
     pub(super) fn new(partitions: u32) -> Self {
         let bytes_max = BYTES_MAX / partitions.max(1) as usize;
-        Self { partitions: (0..partitions).map(|_| Mutex::default()).collect(), bytes_max }
+        Self {
+            partitions: (0..partitions).map(|_| Mutex::default()).collect(),
+            bytes_max,
+            is_closed: AtomicBool::new(false),
+        }
     }
 
     /// Keeps one that was committed.
@@ -39,7 +46,7 @@ impl Recent {
         if newest.end().is_some_and(|end| end != entry.offset) {
             *newest = Newest::default();
         }
-        newest.bytes += entry.bytes.len();
+        newest.bytes += bytes_of(&entry);
         newest.entries.push_back(entry);
         while newest.bytes > self.bytes_max {
             newest.drop_oldest();
@@ -48,16 +55,25 @@ impl Recent {
 
     /// As [`LogReader::read`](crate::log::LogReader::read); none for what is not all here.
     pub(super) fn read(&self, partition: u32, from_offset: u64, bytes_max: usize) -> Option<Vec<LogEntry>> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return None;
+        }
         let newest = locked(&self.partitions[partition as usize]);
         let skipped = from_offset.checked_sub(newest.entries.front()?.offset)?;
         let skipped = usize::try_from(skipped).ok().filter(|skipped| *skipped <= newest.entries.len())?;
         let mut bytes = 0;
-        let fits = |entry: &&LogEntry| {
-            let is_first = bytes == 0;
+        let fits = |(nth, entry): &(usize, &LogEntry)| {
             bytes += entry.bytes.len();
-            is_first || bytes <= bytes_max
+            *nth == 0 || bytes <= bytes_max
         };
-        Some(newest.entries.range(skipped..).take_while(fits).cloned().collect())
+        let all = newest.entries.range(skipped..).enumerate();
+        Some(all.take_while(fits).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    /// From here on nothing is here.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.clear();
     }
 
     /// Lets go of everything, once it is not certain what the log holds.
@@ -74,6 +90,11 @@ impl Recent {
     }
 }
 
+/// What keeping one takes.
+fn bytes_of(entry: &LogEntry) -> usize {
+    size_of::<LogEntry>() + entry.bytes.len()
+}
+
 impl Newest {
     /// The offset behind the newest.
     fn end(&self) -> Option<u64> {
@@ -82,7 +103,7 @@ impl Newest {
 
     fn drop_oldest(&mut self) {
         if let Some(oldest) = self.entries.pop_front() {
-            self.bytes -= oldest.bytes.len();
+            self.bytes -= bytes_of(&oldest);
         }
     }
 }
@@ -144,5 +165,8 @@ mod tests {
         assert_eq!((offsets(&recent, 1, 1), offsets(&recent, 2, 1)), (None, Some(vec![2])));
         recent.clear();
         assert_eq!(offsets(&recent, 2, 1), None);
+        put(&recent, &[10], 3);
+        recent.close();
+        assert_eq!(offsets(&recent, 3, 1), None);
     }
 }

@@ -198,6 +198,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// Also where it ends in a panic, within a batch.
+    fn drop(&mut self) {
+        self.shared.recent.close();
+    }
+}
+
 impl Tail {
     /// The next place in the partition. Its time is `now`, but never before the
     /// newest envelope's: the log's time does not go back when the clock does.

@@ -255,7 +255,7 @@ impl Lean {
     async fn answer(&self, head: &Head, body: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
         let started = Instant::now();
         let reply = match request_of(head.door.clone(), body, &self.quota.meters) {
-            Ok(request) => Reply::of(self.decide(request).await?, &self.quota.meters),
+            Ok(request) => Reply::of(self.decide(request, started).await?, &self.quota.meters),
             Err(problem) => problem.into(),
         };
         write::write(&reply, output);
@@ -265,8 +265,8 @@ impl Lean {
     }
 
     /// Decides here, at once, or where waiting is no matter.
-    async fn decide(&self, request: QuotaRequest) -> io::Result<Result<Answer, QuotaError>> {
-        if let Some(decided) = self.quota.decide_now(&request) {
+    async fn decide(&self, request: QuotaRequest, started: Instant) -> io::Result<Result<Answer, QuotaError>> {
+        if let Some(decided) = self.quota.decide_now(&request, started) {
             return Ok(decided);
         }
         let quota = self.quota.clone();
