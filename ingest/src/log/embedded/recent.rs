@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_old_or_removed_is_let_go() {
-        let recent = filled(&[BYTES_MAX / 4; 3], 0);
+        let recent = filled(&[BYTES_MAX / 5; 3], 0);
         assert_eq!((offsets(&recent, 0, 1), offsets(&recent, 1, 1)), (None, Some(vec![1])));
         recent.remove(1, 2);
         assert_eq!((offsets(&recent, 1, 1), offsets(&recent, 2, 1)), (None, Some(vec![2])));
