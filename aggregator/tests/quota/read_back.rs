@@ -83,3 +83,14 @@ fn no_more_are_on_their_way_than_are_recognised() {
     assert!(extend(&site, 32, later(2 * MINUTE_MS + 1)).is_ok(), "nothing arrives so late");
     assert_eq!(site.stands(MINUTES), (0, 34));
 }
+
+#[test]
+fn what_is_repeated_after_its_period_is_told_as_it_was_made() {
+    let site = Site::new(vec![Limit::usage(MINUTES, Some(100))]);
+    let request = reserve("run", vec![item(MINUTES, 60)]);
+    let made = site.quota.reserve(&request, 7, NOW).unwrap();
+    let next_period = later(40 * 24 * 60 * MINUTE_MS);
+    let again = site.quota.reserve(&request, 7, next_period).unwrap();
+    let action = |outcome: Outcome<'_>| outcome.into_owned().operation.map(|operation| operation.action);
+    assert_eq!(action(again), action(made));
+}
