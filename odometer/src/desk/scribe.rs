@@ -2,11 +2,14 @@
 //! decided; envelopes of what has gathered come out, one on its way at a time, so that
 //! their order is that of the decisions. An envelope that may have arrived is sent again:
 //! the log's side takes each operation once.
+//!
+//! Reading path: [`Place`] (in) → [`writing`] (out).
+
+mod writing;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use odometer_ingest::log::{AppendError, Appended, LogAppender};
 use odometer_schemas::envelope::{QuotaSheet, encode_operation};
@@ -14,7 +17,6 @@ use odometer_schemas::quota::{QuotaError, QuotaOperation};
 use odometer_schemas::time::TimeMs;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
 
 /// Operations that may wait in front of one partition. A full queue is 503: at some
 /// hundred thousand operations a second it is what a log that stalls collects in tens
@@ -22,26 +24,27 @@ use tokio::time::{Instant, timeout_at};
 const QUEUE_OPERATIONS: usize = 8_192;
 /// Most operations of one envelope; its bytes bound it too.
 const ENVELOPE_OPERATIONS_MAX: usize = 512;
-/// Operations that nobody waits for gather until the next multiple of this: within the 5 ms
-/// in which the log usually has them, and long enough that envelopes are few. The same
-/// moments for all partitions, so that one flush takes the envelopes of all, and whoever
-/// reads them is woken once.
-const GATHER: Duration = Duration::from_millis(3);
 /// Age of an operation that the log has not got at which it is behind: what gathers and
 /// is committed takes a few milliseconds, and some ten where everything is busy.
 const BEHIND_MS: i64 = 50;
-/// How long an envelope that the log does not take is offered again.
-const WRITE_MAX: Duration = Duration::from_secs(10);
-/// Pause before it is offered again.
-const WRITE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where an operation went, told to whoever waits for it.
 pub(super) type Written = oneshot::Receiver<Result<Appended, AppendError>>;
 
-/// The queues of all partitions, and the tasks that empty them.
+/// The queues of all partitions, and the task that empties them.
 pub(super) struct Scribe {
-    queues: Vec<Arc<Queue>>,
-    tasks: JoinSet<()>,
+    queues: Arc<Queues>,
+    task: JoinSet<()>,
+}
+
+/// What waits in front of all partitions, and whoever writes it.
+struct Queues {
+    queues: Vec<Queue>,
+    /// Whoever writes sleeps until it is called: nothing waits.
+    is_resting: AtomicBool,
+    is_closing: AtomicBool,
+    /// Something waits where nothing did, somebody waits for it, or nothing more will come.
+    call: Notify,
 }
 
 /// What waits in front of one partition.
@@ -52,11 +55,9 @@ struct Queue {
     /// When the oldest operation was decided that the log has not got, Unix milliseconds;
     /// zero where it has all. Changes under the lock.
     oldest_ms: AtomicI64,
+    /// Somebody waits for one of the operations. Changes under the lock.
+    is_awaited: AtomicBool,
     gathered: Mutex<Gathered>,
-    /// Something waits where nothing did, or nothing more will come.
-    begun: Notify,
-    /// Somebody waits for an operation.
-    waiting: Notify,
 }
 
 #[derive(Default)]
@@ -65,7 +66,6 @@ struct Gathered {
     pages: Vec<Page>,
     /// When the first of them was decided.
     began_ms: i64,
-    is_closing: bool,
 }
 
 /// What becomes one envelope.
@@ -77,30 +77,31 @@ struct Page {
 
 /// A place in a partition's queue, taken before anything is decided.
 pub(super) struct Place<'a> {
+    queues: &'a Queues,
     queue: &'a Queue,
     is_used: bool,
 }
 
 impl Scribe {
-    /// Starts a task per partition; call it within a runtime.
+    /// Starts the task that writes; call it within a runtime.
     pub(super) fn start(log: &Arc<dyn LogAppender>) -> Self {
-        let (mut tasks, started) = (JoinSet::new(), Instant::now());
-        let queues = (0..log.partitions())
-            .map(|partition| {
-                let queue = Arc::<Queue>::default();
-                tasks.spawn(write_all((partition, Arc::clone(log)), Arc::clone(&queue), started));
-                queue
-            })
-            .collect();
-        Self { queues, tasks }
+        let queues = Arc::new(Queues {
+            queues: (0..log.partitions()).map(|_| Queue::default()).collect(),
+            is_resting: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            call: Notify::new(),
+        });
+        let mut task = JoinSet::new();
+        task.spawn(writing::write_all(Arc::clone(log), Arc::clone(&queues)));
+        Self { queues, task }
     }
 
     /// A place in the queue of `partition`, now.
     pub(super) fn place(&self, partition: u32) -> Result<Place<'_>, QuotaError> {
-        let queue = &*self.queues[partition as usize];
+        let queue = &self.queues.queues[partition as usize];
         let is_full = queue.places.fetch_add(1, Ordering::Relaxed) >= QUEUE_OPERATIONS;
         // Given back where it is dropped.
-        let place = Place { queue, is_used: false };
+        let place = Place { queues: &self.queues, queue, is_used: false };
         if is_full {
             return Err(QuotaError::Unavailable { why: "the log is behind with decisions".to_owned() });
         }
@@ -110,23 +111,20 @@ impl Scribe {
     /// Whether the log is behind with decisions about `partition`: who is answered without
     /// waiting for it then would make more of what a crash forgets.
     pub(super) fn is_behind(&self, partition: u32, now: TimeMs) -> bool {
-        let oldest_ms = self.queues[partition as usize].oldest_ms.load(Ordering::Relaxed);
+        let oldest_ms = self.queues.queues[partition as usize].oldest_ms.load(Ordering::Relaxed);
         oldest_ms != 0 && now.0.saturating_sub(oldest_ms) > BEHIND_MS
     }
 
     /// Operations that wait in all queues.
     pub(super) fn queued(&self) -> usize {
-        self.queues.iter().map(|queue| queue.places.load(Ordering::Relaxed)).sum()
+        self.queues.queues.iter().map(|queue| queue.places.load(Ordering::Relaxed)).sum()
     }
 
     /// Writes what waits, and ends.
     pub(super) async fn finish(mut self) {
-        for queue in &self.queues {
-            queue.lock().is_closing = true;
-            queue.begun.notify_one();
-            queue.waiting.notify_one();
-        }
-        while self.tasks.join_next().await.is_some() {}
+        self.queues.is_closing.store(true, Ordering::Release);
+        self.queues.call.notify_one();
+        while self.task.join_next().await.is_some() {}
     }
 }
 
@@ -147,9 +145,9 @@ impl Place<'_> {
     /// Hands an operation over and tells where it went.
     pub(super) fn write_and_tell(self, epoch: u64, operation: &QuotaOperation) -> Written {
         let (tell, written) = oneshot::channel();
-        let queue = self.queue;
+        let queues = self.queues;
         self.put(epoch, operation, Some(tell));
-        queue.waiting.notify_one();
+        queues.call.notify_one();
         written
     }
 
@@ -168,6 +166,9 @@ impl Place<'_> {
             // Not under the lock: whoever decides beside this one waits for as little as can be.
             encode_operation(operation, bytes);
             let mut gathered = self.queue.lock();
+            if tell.is_some() {
+                self.queue.is_awaited.store(true, Ordering::Relaxed);
+            }
             let is_first = gathered.put(epoch, bytes, tell);
             if is_first {
                 gathered.began_ms = operation.at_ms;
@@ -175,10 +176,27 @@ impl Place<'_> {
             }
             is_first
         });
-        // Until the task takes what is there, nobody else has to wake it.
         if is_first {
-            self.queue.begun.notify_one();
+            self.queues.wake();
         }
+    }
+}
+
+impl Queues {
+    /// Calls whoever writes if it rests: it looks into every queue after it says so, and
+    /// the queue's lock orders that look and whoever put something in.
+    fn wake(&self) {
+        if self.is_resting.load(Ordering::Relaxed) {
+            self.call.notify_one();
+        }
+    }
+
+    /// Whether nothing waits anywhere, so that whoever writes may rest.
+    fn may_rest(&self) -> bool {
+        self.is_resting.store(true, Ordering::Relaxed);
+        let may_rest = self.queues.iter().all(|queue| queue.lock().pages.is_empty());
+        self.is_resting.store(may_rest, Ordering::Relaxed);
+        may_rest
     }
 }
 
@@ -197,14 +215,19 @@ impl Queue {
         }
     }
 
-    /// Takes all that waits, and whether more may come.
+    fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// Takes all that waits, and whether somebody waits for it.
     fn take(&self) -> (Vec<Page>, bool) {
         let mut gathered = self.lock();
-        let (pages, may_come) = (std::mem::take(&mut gathered.pages), !gathered.is_closing);
+        let is_awaited = self.is_awaited.swap(false, Ordering::Relaxed);
+        let pages = std::mem::take(&mut gathered.pages);
         drop(gathered);
         let operations = pages.iter().map(|page| page.sheet.operations()).sum();
         self.places.fetch_sub(operations, Ordering::Relaxed);
-        (pages, may_come)
+        (pages, is_awaited)
     }
 }
 
@@ -229,45 +252,6 @@ impl Gathered {
             page.tell.extend(tell);
         }
         is_first
-    }
-}
-
-async fn write_all((partition, log): (u32, Arc<dyn LogAppender>), queue: Arc<Queue>, started: Instant) {
-    let mut may_come = true;
-    while may_come {
-        queue.begun.notified().await;
-        // Ends at once where somebody waits.
-        let _ = timeout_at(next_moment(started), queue.waiting.notified()).await;
-        let pages;
-        (pages, may_come) = queue.take();
-        for page in pages {
-            write_one(partition, log.as_ref(), page).await;
-        }
-        queue.note_oldest(&queue.lock(), true);
-    }
-}
-
-/// When what gathers is written.
-fn next_moment(started: Instant) -> Instant {
-    let gone = started.elapsed().as_micros() % GATHER.as_micros();
-    Instant::now() + GATHER - Duration::from_micros(u64::try_from(gone).unwrap_or(0))
-}
-
-async fn write_one(partition: u32, log: &dyn LogAppender, page: Page) {
-    let envelope = page.sheet.seal();
-    let deadline = Instant::now() + WRITE_MAX;
-    let written = loop {
-        match log.append(partition, envelope.clone()).wait().await {
-            Err(error) if error.is_retryable() && Instant::now() < deadline => tokio::time::sleep(WRITE_PAUSE).await,
-            written => break written,
-        }
-    };
-    if let Err(error) = &written {
-        tracing::warn!("decisions of partition {partition} did not get into the log: {error}");
-    }
-    for waiting in page.tell {
-        // Whoever does not wait any more asks again with the same id.
-        let _ = waiting.send(written.clone());
     }
 }
 
@@ -308,7 +292,7 @@ mod tests {
 
     impl LogAppender for Slow {
         fn partitions(&self) -> u32 {
-            1
+            2
         }
 
         fn append(&self, _partition: u32, _envelope: Vec<u8>) -> PendingAppend {
@@ -351,6 +335,30 @@ mod tests {
         }
         assert!(is_behind(2_001 + BEHIND_MS), "one is left");
         log.take().await;
+        scribe.finish().await;
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_the_log_is_slow_to_take_holds_up_no_other() {
+        let log = Arc::<Slow>::default();
+        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>));
+        let first = scribe.place(0).unwrap().write_and_tell(1, &operation(7));
+        let slow = loop {
+            if let Some(answer) = log.0.lock().unwrap().pop() {
+                break answer;
+            }
+            tokio::task::yield_now().await;
+        };
+        let behind_it = scribe.place(0).unwrap().write_and_tell(1, &operation(8));
+        scribe.place(1).unwrap().write(1, &operation(9));
+        let beside_it = scribe.place(1).unwrap().write_and_tell(1, &operation(10));
+        log.take().await;
+        assert!(beside_it.await.unwrap().is_ok());
+        assert!(log.0.lock().unwrap().is_empty(), "one envelope of a partition on its way");
+        slow.send(Ok(Appended { offset: 0, append_time: TimeMs(0) })).unwrap();
+        assert!(first.await.unwrap().is_ok());
+        log.take().await;
+        assert!(behind_it.await.unwrap().is_ok());
         scribe.finish().await;
     }
 
