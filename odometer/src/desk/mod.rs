@@ -96,11 +96,11 @@ impl Desk {
         books: Arc<Books>,
         (definitions, plans): (&Definitions, Vec<Plan>),
     ) -> anyhow::Result<Self> {
-        let log = node.appender();
+        let (log, progress) = (node.appender(), Arc::clone(&node.progress));
         Ok(Self {
             cells: node.cells.clone(),
             progress: Arc::clone(&node.progress),
-            scribe: Scribe::start(&log),
+            scribe: Scribe::start(&log, move |why| progress.fail(why)),
             owners: Owners::new(Arc::clone(&books), node.footing.owner().into())?,
             given: Given::start(books),
             stand_in: LiveQuota::stand_in(definitions),

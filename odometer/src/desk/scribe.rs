@@ -8,9 +8,11 @@
 mod writing;
 
 use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use odometer_ingest::log::{AppendError, Appended, LogAppender};
 use odometer_schemas::envelope::{QuotaSheet, encode_operation};
 use odometer_schemas::quota::{QuotaError, QuotaOperation};
@@ -83,8 +85,9 @@ pub(super) struct Place<'a> {
 }
 
 impl Scribe {
-    /// Starts the task that writes; call it within a runtime.
-    pub(super) fn start(log: &Arc<dyn LogAppender>) -> Self {
+    /// Starts the task that writes; call it within a runtime. `failed` is told if it panics:
+    /// the node must stop then.
+    pub(super) fn start(log: &Arc<dyn LogAppender>, failed: impl FnOnce(String) + Send + 'static) -> Self {
         let queues = Arc::new(Queues {
             queues: (0..log.partitions()).map(|_| Queue::default()).collect(),
             is_resting: AtomicBool::new(false),
@@ -92,7 +95,7 @@ impl Scribe {
             call: Notify::new(),
         });
         let mut task = JoinSet::new();
-        task.spawn(writing::write_all(Arc::clone(log), Arc::clone(&queues)));
+        task.spawn(write(Arc::clone(log), Arc::clone(&queues), failed));
         Self { queues, task }
     }
 
@@ -125,6 +128,15 @@ impl Scribe {
         self.queues.is_closing.store(true, Ordering::Release);
         self.queues.call.notify_one();
         while self.task.join_next().await.is_some() {}
+    }
+}
+
+async fn write(log: Arc<dyn LogAppender>, queues: Arc<Queues>, failed: impl FnOnce(String)) {
+    // The state that a panic leaves behind is never looked at again.
+    if AssertUnwindSafe(writing::write_all(log.as_ref(), &queues)).catch_unwind().await.is_err() {
+        failed("the scribe panicked; this is a bug".to_owned());
+        // Whoever waits is told so.
+        queues.queues.iter().for_each(|queue| drop(queue.take()));
     }
 }
 
@@ -194,9 +206,7 @@ impl Queues {
     /// Whether nothing waits anywhere, so that whoever writes may rest.
     fn may_rest(&self) -> bool {
         self.is_resting.store(true, Ordering::Relaxed);
-        let may_rest = self.queues.iter().all(|queue| queue.lock().pages.is_empty());
-        self.is_resting.store(may_rest, Ordering::Relaxed);
-        may_rest
+        !self.queues.iter().any(Queue::has_some)
     }
 }
 
@@ -217,6 +227,10 @@ impl Queue {
 
     fn is_awaited(&self) -> bool {
         self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    fn has_some(&self) -> bool {
+        !self.lock().pages.is_empty()
     }
 
     /// Takes all that waits, and whether somebody waits for it.
@@ -317,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_behind_until_it_has_what_was_decided_long_ago() {
         let log = Arc::<Slow>::default();
-        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>));
+        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>), |why| panic!("{why}"));
         let write = |at_ms| scribe.place(0).unwrap().write(1, &QuotaOperation { at_ms, ..operation(7) });
         let is_behind = |at_ms| scribe.is_behind(0, TimeMs(at_ms));
         assert!(!is_behind(i64::MAX), "nothing was decided yet");
@@ -341,7 +355,7 @@ mod tests {
     #[tokio::test]
     async fn a_partition_that_the_log_is_slow_to_take_holds_up_no_other() {
         let log = Arc::<Slow>::default();
-        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>));
+        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>), |why| panic!("{why}"));
         let first = scribe.place(0).unwrap().write_and_tell(1, &operation(7));
         let slow = loop {
             if let Some(answer) = log.0.lock().unwrap().pop() {
@@ -362,13 +376,51 @@ mod tests {
         scribe.finish().await;
     }
 
+    /// Panics at whatever it is given.
+    struct Broken;
+
+    impl LogAppender for Broken {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn append(&self, _partition: u32, _envelope: Vec<u8>) -> PendingAppend {
+            panic!("as planned")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_to_the_node_and_to_whoever_waits() {
+        let (tell, told) = oneshot::channel();
+        let log: Arc<dyn LogAppender> = Arc::new(Broken);
+        let scribe = Scribe::start(&log, |why| tell.send(why).unwrap());
+        let written = scribe.place(0).unwrap().write_and_tell(1, &operation(7));
+        assert!(written.await.is_err());
+        assert!(told.await.unwrap().contains("panicked"));
+        scribe.finish().await;
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_rest_is_written_too() {
+        let (log, scribe) = start();
+        for op in 0..3 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            scribe.place(0).unwrap().write(1, &operation(op));
+            while scribe.queued() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(log.0.lock().unwrap().len(), 3);
+        scribe.finish().await;
+    }
+
     fn operation(op: u64) -> QuotaOperation<'static> {
         QuotaOperation { tenant: "t".into(), id: "r".into(), at_ms: 0, action: Action::Release { op } }
     }
 
     fn start() -> (Arc<Log>, Scribe) {
         let log = Arc::<Log>::default();
-        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>));
+        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>), |why| panic!("{why}"));
         (log, scribe)
     }
 

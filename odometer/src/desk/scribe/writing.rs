@@ -1,16 +1,18 @@
 //! The one task that writes: it takes what has gathered in front of all partitions at the
 //! same moments, so that one flush takes the envelopes of all, and whoever reads them is
 //! woken once. It looks at the next moment whether the log has them, and is woken for that
-//! only where somebody waits. An envelope that the log is slow to take holds up its own
-//! partition alone.
+//! only where somebody waits or the next are due. An envelope that the log is slow to take
+//! holds up its own partition alone.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use odometer_ingest::log::LogAppender;
+use tokio::task::{consume_budget, unconstrained};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Page, Queues};
@@ -24,90 +26,131 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 const WRITE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes what comes, until nothing more will.
-pub(super) async fn write_all(log: Arc<dyn LogAppender>, queues: Arc<Queues>) {
+pub(super) async fn write_all(log: &dyn LogAppender, queues: &Arc<Queues>) {
     let mut moments = interval(GATHER);
     moments.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut writes = Writes::new(queues.queues.len());
+    let mut writing = Writing::new(log, queues);
     let mut rests = false;
     loop {
         let is_moment = tokio::select! {
             () = queues.call.notified() => false,
-            () = writes.end(), if writes.is_hurried => false,
+            () = writing.end(), if writing.hurried > 0 => false,
             _ = moments.tick(), if !rests => true,
         };
-        writes.go_on();
+        // Whoever calls again and again takes nobody else's turn.
+        consume_budget().await;
         let is_closing = queues.is_closing.load(Ordering::Acquire);
-        for (partition, queue) in queues.queues.iter().enumerate() {
-            let is_due = is_moment || is_closing || queue.is_awaited() || writes.is_late(partition);
-            if is_due && writes.is_free(partition) {
-                let (pages, is_awaited) = queue.take();
-                if !pages.is_empty() {
-                    let write = write_pages((partition, &queues), log.as_ref(), pages);
-                    writes.begin(partition, write, is_awaited || is_closing);
-                }
-            }
+        writing.go_on();
+        writing.take(is_moment || is_closing);
+        while writing.go_on() {
+            writing.take(is_closing);
         }
-        writes.go_on();
-        rests = (rests || is_moment || is_closing) && writes.under_way.is_empty() && queues.may_rest();
+        let may_rest = rests || is_moment || is_closing;
+        let rested = std::mem::replace(&mut rests, may_rest && writing.is_over() && queues.may_rest());
         if rests && is_closing {
             return;
+        }
+        if !rests {
+            queues.is_resting.store(false, Ordering::Relaxed);
+        }
+        if rested && !rests {
+            moments.reset();
         }
     }
 }
 
 /// What is on its way into the log, of each partition what was taken at once.
-struct Writes<F> {
+struct Writing<'a> {
+    log: &'a dyn LogAppender,
+    queues: &'a Queues,
     /// Each ends with its partition.
-    under_way: FuturesUnordered<F>,
+    writes: FuturesUnordered<BoxFuture<'a, usize>>,
     partitions: Vec<State>,
-    /// Somebody waits for one of them, or the next of its partition is due.
-    is_hurried: bool,
+    /// Partitions whose end is waited for.
+    hurried: usize,
 }
 
 #[derive(Clone, Copy, Default)]
 struct State {
     is_writing: bool,
-    /// What has gathered was due, and will be taken once the partition is free.
+    /// Somebody waits for what is on its way or for what comes next, or there is more to
+    /// write once this is written.
+    is_hurried: bool,
+    /// What has gathered was due, and is taken once the partition is free.
     is_late: bool,
 }
 
-impl<F: Future<Output = usize>> Writes<F> {
-    fn new(partitions: usize) -> Self {
-        let partitions = vec![State::default(); partitions];
-        Self { under_way: FuturesUnordered::new(), partitions, is_hurried: false }
+impl<'a> Writing<'a> {
+    fn new(log: &'a dyn LogAppender, queues: &'a Queues) -> Self {
+        let partitions = vec![State::default(); queues.queues.len()];
+        Self { log, queues, writes: FuturesUnordered::new(), partitions, hurried: 0 }
     }
 
-    fn is_late(&self, partition: usize) -> bool {
-        self.partitions[partition].is_late
+    fn is_over(&self) -> bool {
+        self.writes.is_empty()
     }
 
-    /// Whether what is due may be taken; if not, it is late.
-    fn is_free(&mut self, partition: usize) -> bool {
-        let state = &mut self.partitions[partition];
-        state.is_late = state.is_writing;
-        self.is_hurried |= state.is_late;
-        !state.is_writing
-    }
-
-    fn begin(&mut self, partition: usize, write: F, is_awaited: bool) {
-        self.partitions[partition].is_writing = true;
-        self.is_hurried |= is_awaited;
-        self.under_way.push(write);
-    }
-
-    /// Does what can be done now, without asking to be woken.
-    fn go_on(&mut self) {
-        while let Some(Some(partition)) = self.under_way.next().now_or_never() {
-            self.partitions[partition].is_writing = false;
+    /// Begins to write what is due: all that waits where it `is_moment`, else what
+    /// somebody waits for and what is late.
+    fn take(&mut self, is_moment: bool) {
+        for (partition, queue) in self.queues.queues.iter().enumerate() {
+            let state = self.partitions[partition];
+            if !(is_moment || state.is_late || queue.is_awaited()) {
+                continue;
+            }
+            if state.is_writing {
+                if queue.has_some() {
+                    self.partitions[partition].is_late = true;
+                    self.hurry(partition);
+                }
+                continue;
+            }
+            self.partitions[partition].is_late = false;
+            let (pages, is_awaited) = queue.take();
+            if !pages.is_empty() {
+                self.begin(partition, pages, is_awaited);
+            }
         }
-        self.is_hurried &= !self.under_way.is_empty();
+    }
+
+    fn begin(&mut self, partition: usize, pages: Vec<Page>, is_awaited: bool) {
+        self.partitions[partition].is_writing = true;
+        if is_awaited || pages.len() > 1 {
+            self.hurry(partition);
+        }
+        // There may be more of them than a task may look at in a row.
+        let write = unconstrained(write_pages((partition, self.queues), self.log, pages));
+        self.writes.push(write.boxed());
+    }
+
+    fn hurry(&mut self, partition: usize) {
+        let was_hurried = std::mem::replace(&mut self.partitions[partition].is_hurried, true);
+        self.hurried += usize::from(!was_hurried);
+    }
+
+    /// Does what can be done now, without asking to be woken; whether a partition is free
+    /// now whose next are late.
+    fn go_on(&mut self) -> bool {
+        let mut is_late = false;
+        while let Some(Some(partition)) = self.writes.next().now_or_never() {
+            is_late |= self.ended(partition);
+        }
+        is_late
     }
 
     /// Waits until one has ended; to be called while there is one.
     async fn end(&mut self) {
-        if let Some(partition) = self.under_way.next().await {
-            self.partitions[partition].is_writing = false;
+        if let Some(partition) = self.writes.next().await {
+            self.ended(partition);
         }
+    }
+
+    /// Notes that a partition is free; whether its next are late.
+    fn ended(&mut self, partition: usize) -> bool {
+        let state = &mut self.partitions[partition];
+        state.is_writing = false;
+        self.hurried -= usize::from(std::mem::take(&mut state.is_hurried));
+        state.is_late
     }
 }
 
