@@ -45,6 +45,8 @@ struct Queues {
     /// Whoever writes sleeps until it is called: nothing waits.
     is_resting: AtomicBool,
     is_closing: AtomicBool,
+    /// Whoever wrote has panicked.
+    has_failed: AtomicBool,
     /// Something waits where nothing did, somebody waits for it, or nothing more will come.
     call: Notify,
 }
@@ -92,6 +94,7 @@ impl Scribe {
             queues: (0..log.partitions()).map(|_| Queue::default()).collect(),
             is_resting: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             call: Notify::new(),
         });
         let mut task = JoinSet::new();
@@ -107,6 +110,9 @@ impl Scribe {
         let place = Place { queues: &self.queues, queue, is_used: false };
         if is_full {
             return Err(QuotaError::Unavailable { why: "the log is behind with decisions".to_owned() });
+        }
+        if self.queues.has_failed.load(Ordering::Relaxed) {
+            return Err(QuotaError::Unavailable { why: "nobody writes decisions any more".to_owned() });
         }
         Ok(place)
     }
@@ -134,9 +140,10 @@ impl Scribe {
 async fn write(log: Arc<dyn LogAppender>, queues: Arc<Queues>, failed: impl FnOnce(String)) {
     // The state that a panic leaves behind is never looked at again.
     if AssertUnwindSafe(writing::write_all(log.as_ref(), &queues)).catch_unwind().await.is_err() {
-        failed("the scribe panicked; this is a bug".to_owned());
+        queues.has_failed.store(true, Ordering::Relaxed);
         // Whoever waits is told so.
         queues.queues.iter().for_each(|queue| drop(queue.take()));
+        failed("the scribe panicked; this is a bug".to_owned());
     }
 }
 
@@ -157,9 +164,7 @@ impl Place<'_> {
     /// Hands an operation over and tells where it went.
     pub(super) fn write_and_tell(self, epoch: u64, operation: &QuotaOperation) -> Written {
         let (tell, written) = oneshot::channel();
-        let queues = self.queues;
         self.put(epoch, operation, Some(tell));
-        queues.call.notify_one();
         written
     }
 
@@ -173,37 +178,29 @@ impl Place<'_> {
             static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         self.is_used = true;
-        let is_first = BYTES.with_borrow_mut(|bytes| {
+        let (is_first, is_first_awaited) = BYTES.with_borrow_mut(|bytes| {
             bytes.clear();
             // Not under the lock: whoever decides beside this one waits for as little as can be.
             encode_operation(operation, bytes);
             let mut gathered = self.queue.lock();
-            if tell.is_some() {
-                self.queue.is_awaited.store(true, Ordering::Relaxed);
-            }
+            let is_first_awaited = tell.is_some() && !self.queue.is_awaited.swap(true, Ordering::Relaxed);
             let is_first = gathered.put(epoch, bytes, tell);
             if is_first {
                 gathered.began_ms = operation.at_ms;
                 self.queue.note_oldest(&gathered, false);
             }
-            is_first
+            (is_first, is_first_awaited)
         });
-        if is_first {
-            self.queues.wake();
+        // Whoever put the first one in has called for all until they are taken.
+        if is_first_awaited || is_first && self.queues.is_resting.load(Ordering::Relaxed) {
+            self.queues.call.notify_one();
         }
     }
 }
 
 impl Queues {
-    /// Calls whoever writes if it rests: it looks into every queue after it says so, and
-    /// the queue's lock orders that look and whoever put something in.
-    fn wake(&self) {
-        if self.is_resting.load(Ordering::Relaxed) {
-            self.call.notify_one();
-        }
-    }
-
-    /// Whether nothing waits anywhere, so that whoever writes may rest.
+    /// Whether nothing waits anywhere, so that whoever writes may rest. It says so first, and
+    /// the lock of each queue orders this look and whoever puts something in.
     fn may_rest(&self) -> bool {
         self.is_resting.store(true, Ordering::Relaxed);
         !self.queues.iter().any(Queue::has_some)
@@ -397,6 +394,7 @@ mod tests {
         let written = scribe.place(0).unwrap().write_and_tell(1, &operation(7));
         assert!(written.await.is_err());
         assert!(told.await.unwrap().contains("panicked"));
+        assert!(scribe.place(0).is_err(), "nothing more is taken");
         scribe.finish().await;
     }
 

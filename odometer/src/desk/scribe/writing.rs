@@ -1,7 +1,8 @@
 //! The one task that writes: it takes what has gathered in front of all partitions at the
 //! same moments, so that one flush takes the envelopes of all, and whoever reads them is
 //! woken once. It looks at the next moment whether the log has them, and is woken for that
-//! only where somebody waits or the next are due. An envelope that the log is slow to take
+//! only while somebody waits, or the next of some partition are due already: those are
+//! taken as soon as the log has the ones before. An envelope that the log is slow to take
 //! holds up its own partition alone.
 
 use std::sync::Arc;
@@ -99,7 +100,7 @@ impl<'a> Writing<'a> {
                 continue;
             }
             if state.is_writing {
-                if queue.has_some() {
+                if !state.is_late && queue.has_some() {
                     self.partitions[partition].is_late = true;
                     self.hurry(partition);
                 }
