@@ -5,7 +5,6 @@
 //! taken as soon as the log has the ones before. An envelope that the log is slow to take
 //! holds up its own partition alone.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 const WRITE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes what comes, until nothing more will.
-pub(super) async fn write_all(log: &dyn LogAppender, queues: &Arc<Queues>) {
+pub(super) async fn write_all(log: &dyn LogAppender, queues: &Queues) {
     let mut moments = interval(GATHER);
     moments.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut writing = Writing::new(log, queues);
