@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, available_parallelism};
 
 use tokio::runtime::{Builder, Runtime};
@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::linger::{Alone, Linger};
 use super::{Lean, Parting, Place, resume};
 use crate::slices;
 
@@ -34,7 +35,7 @@ pub(super) fn count_answer() {
 }
 
 /// Called when everything that was ready is answered.
-fn give_way() {
+pub(super) fn give_way() {
     if IN_A_ROW.get() >= ANSWERS_IN_A_ROW {
         IN_A_ROW.set(0);
         std::thread::yield_now();
@@ -78,8 +79,10 @@ impl Lanes {
     pub(super) fn start(lean: &Lean) -> io::Result<Self> {
         let (alive, ended) = watch::channel(());
         let mut lanes = Self { lanes: Vec::new(), alive: Some(alive) };
+        let is_looking = Arc::new(AtomicBool::new(false));
         for number in 0..available_parallelism().map_or(1, usize::from) {
-            lanes.lanes.push(Lane::start(number, lean.clone(), ended.clone())?);
+            let alone = Alone { open: Arc::default(), is_looking: Arc::clone(&is_looking) };
+            lanes.lanes.push(Lane::start(number, (lean.clone(), alone), ended.clone())?);
         }
         Ok(lanes)
     }
@@ -116,24 +119,30 @@ impl Drop for Lanes {
 }
 
 impl Lane {
-    fn start(number: usize, lean: Lean, ended: watch::Receiver<()>) -> io::Result<Self> {
+    fn start(number: usize, (lean, alone): (Lean, Alone), ended: watch::Receiver<()>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().on_thread_park(give_way).build()?;
         let (inbox, arrivals) = unbounded_channel();
-        let run = move || answer(&runtime, &lean, arrivals, ended);
+        let open = Arc::clone(&alone.open);
+        let run = move || answer(&runtime, (&lean, &alone), arrivals, ended);
         let thread = std::thread::Builder::new().name(format!("answers-{number}")).spawn(run)?;
-        Ok(Self { inbox: Some(inbox), open: Arc::default(), thread: Some(thread) })
+        Ok(Self { inbox: Some(inbox), open, thread: Some(thread) })
     }
 }
 
 /// What a lane's thread does.
-fn answer(runtime: &Runtime, lean: &Lean, mut arrivals: UnboundedReceiver<Arrival>, mut ended: watch::Receiver<()>) {
+fn answer(
+    runtime: &Runtime,
+    (lean, alone): (&Lean, &Alone),
+    mut arrivals: UnboundedReceiver<Arrival>,
+    mut ended: watch::Receiver<()>,
+) {
     slices::shorten();
     runtime.block_on(async {
         let (mut connections, mut is_open) = (JoinSet::new(), true);
         while is_open || !connections.is_empty() {
             tokio::select! {
                 arrival = arrivals.recv(), if is_open => match arrival {
-                    Some(arrival) => _ = connections.spawn(run(lean.clone(), arrival)),
+                    Some(arrival) => _ = connections.spawn(run(lean.clone(), Linger::new(alone.clone()), arrival)),
                     None => is_open = false,
                 },
                 Some(done) = connections.join_next() => resume(done),
@@ -143,9 +152,9 @@ fn answer(runtime: &Runtime, lean: &Lean, mut arrivals: UnboundedReceiver<Arriva
     });
 }
 
-async fn run(lean: Lean, Arrival { stream, place, _open }: Arrival) -> io::Result<()> {
+async fn run(lean: Lean, linger: Linger, Arrival { stream, place, _open }: Arrival) -> io::Result<()> {
     let back = lean.back.clone();
-    if let Some((stream, read)) = lean.run(tokio::net::TcpStream::from_std(stream)?).await? {
+    if let Some((stream, read)) = lean.run(tokio::net::TcpStream::from_std(stream)?, linger).await? {
         // Nobody is there only where the server was dropped meanwhile.
         let _ = back.send(Parting { stream: stream.into_std()?, read, place });
     }

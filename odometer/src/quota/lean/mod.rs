@@ -7,6 +7,7 @@
 
 mod head;
 mod lanes;
+mod linger;
 mod patience;
 mod prefixed;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tokio::task::JoinSet;
 
 use self::head::{Head, Seen};
 use self::lanes::Lanes;
+use self::linger::Linger;
 use self::patience::{Patience, Times, with_patient_body};
 use self::prefixed::Prefixed;
 use super::Quota;
@@ -189,7 +191,7 @@ struct Lean {
 
 impl Lean {
     /// Answers on a connection until it ends, or gives it back with what was read.
-    async fn run(self, mut stream: TcpStream) -> io::Result<Option<(TcpStream, BytesMut)>> {
+    async fn run(self, mut stream: TcpStream, mut linger: Linger) -> io::Result<Option<(TcpStream, BytesMut)>> {
         let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), Vec::with_capacity(READ_BYTES));
         let mut patience = Patience::new(self.times);
         // Asked for once, so that a wait for the next request costs nothing more.
@@ -197,7 +199,8 @@ impl Lean {
         let mut stopping = pin!(stopped.changed());
         loop {
             let seen = self.answer_all(&mut input, &mut output).await?;
-            if !output.is_empty() {
+            let has_answered = !output.is_empty();
+            if has_answered {
                 self.write(&mut stream, &output).await?;
                 output.clear();
                 patience.rest();
@@ -212,6 +215,9 @@ impl Lean {
                 return Ok(None);
             }
             input.reserve(READ_BYTES);
+            if has_answered && input.is_empty() && linger.read(&stream, &mut input).await? {
+                continue;
+            }
             let read = tokio::select! {
                 // First what is mostly ready.
                 biased;
