@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::node::cells::Cells;
 use crate::node::progress::now;
-use crate::slices::Turn;
+use crate::slices::{Turn, shorten};
 
 /// Time between two looks: with the step that expiries are kept in, well below the
 /// second that a hold may outlive its reservation.
@@ -28,6 +28,7 @@ impl Expiry {
         let (stopping, expired) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stop, count) = (Arc::clone(&stopping), Arc::clone(&expired));
         let run = move || {
+            shorten();
             while !stop.load(Ordering::Acquire) {
                 let mut turn = Turn::begin();
                 for partition in 0..partitions {

@@ -23,7 +23,7 @@ use super::footing::{Change, log_may_recover};
 use super::progress::{PartitionProgress, Progress, StageName, Standing, with_causes};
 use super::recover::{Owned, Recovery};
 use super::takeover::Takeover;
-use crate::slices::Turn;
+use crate::slices::{Turn, shorten};
 
 mod pacing;
 
@@ -114,6 +114,7 @@ impl Default for Counting {
 impl Counter {
     /// Runs until drained or failed.
     pub(crate) fn run(mut self) {
+        shorten();
         while self.progress.failure().is_none() {
             let draining = self.draining.load(Ordering::Acquire);
             if !draining {

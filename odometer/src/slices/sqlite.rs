@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::ffi::{self, sqlite3_vfs_find};
 
-use super::SLICE;
+use super::TURN;
 
 /// Between writes that lie further apart whoever writes has slept, or was not let in.
 const APART: Duration = Duration::from_micros(500);
@@ -62,7 +62,7 @@ fn give_way() {
         Some((began, last)) if now.duration_since(last) < APART => began,
         _ => now,
     };
-    if now.duration_since(began) < SLICE {
+    if now.duration_since(began) < TURN {
         return WRITING.set(Some((began, now)));
     }
     std::thread::yield_now();
