@@ -8,7 +8,8 @@
 //!
 //! Linux takes the slice of an ordinary thread from `sched_runtime` of
 //! sched_setattr(2) since 6.12 (Documentation/scheduler/sched-eevdf.rst); it needs no
-//! privilege. Older kernels ignore it, other systems are not asked.
+//! privilege. Older kernels ignore it, other systems are not asked. Who may not ask, or
+//! runs as SCHED_BATCH, counts slower beside others who want whole processors.
 
 #[cfg(target_os = "linux")]
 mod sqlite;

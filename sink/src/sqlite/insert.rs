@@ -9,7 +9,7 @@ use rusqlite::{Connection, Statement};
 /// How long rows are written in a row: then whoever waits for the processor is let in,
 /// such as those who answer. A commit of thousands of rows would keep it for tens of
 /// milliseconds.
-const TURN: Duration = Duration::from_micros(100);
+const TURN: Duration = Duration::from_micros(50);
 
 /// Runs `sql` once per item; `bind` puts an item into its parameters. Answers how many
 /// rows changed.

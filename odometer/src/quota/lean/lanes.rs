@@ -22,7 +22,7 @@ use crate::slices;
 /// Answers after which a lane lets others run before it looks for more: it is not
 /// interrupted in time, because Linux looks at time slices at the timer's tick only,
 /// and then whoever shares the processor, such as a proxy with the next requests, would
-/// wait for milliseconds. A yield for each would cost who asks one by one.
+/// wait for milliseconds. A yield for each would cost who asks over few connections.
 const ANSWERS_IN_A_ROW: u32 = 8;
 
 thread_local! {
@@ -79,8 +79,9 @@ impl Lanes {
     pub(super) fn start(lean: &Lean) -> io::Result<Self> {
         let (alive, ended) = watch::channel(());
         let mut lanes = Self { lanes: Vec::new(), alive: Some(alive) };
-        let is_looking = Arc::new(AtomicBool::new(false));
-        for number in 0..available_parallelism().map_or(1, usize::from) {
+        let processors = available_parallelism().map_or(1, usize::from);
+        let is_looking = Arc::new(AtomicBool::new(processors == 1));
+        for number in 0..processors {
             let alone = Alone { open: Arc::default(), is_looking: Arc::clone(&is_looking) };
             lanes.lanes.push(Lane::start(number, (lean.clone(), alone), ended.clone())?);
         }

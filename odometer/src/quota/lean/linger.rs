@@ -16,13 +16,16 @@ use super::lanes::give_way;
 /// How long is looked: a client on the same machine, woken by the answer, has asked again
 /// by then, mostly in half the time. Somebody far away has not, however long one looks.
 const LOOK_MAX: Duration = Duration::from_micros(100);
-/// Answers without a look after several in vain, at most: they double with each, so that a
-/// client that comes at its leisure costs less than a microsecond a request.
-const PAUSE_MAX: u32 = 128;
+/// A look that took so long was interrupted by somebody who computes and does not let
+/// others in before the timer's tick. A lane that had slept would have been let in.
+const INTERRUPTED: Duration = Duration::from_millis(1);
+/// Answers without a look after many in vain, at most: little enough that looks, of up to
+/// 4 ms where others compute, take some microseconds a request.
+const PAUSE_MAX: u32 = 1024;
 /// Requests that are read so before the lane sees to everything else that it has.
 const IN_A_ROW_MAX: u32 = 32;
 /// What is read at once: a request with its head has some hundreds of bytes.
-const READ_BYTES: usize = 2048;
+const LOOK_BYTES: usize = 2048;
 
 /// Whether a lane may look.
 #[derive(Clone)]
@@ -30,7 +33,7 @@ pub(super) struct Alone {
     /// Connections of the lane.
     pub(super) open: Arc<AtomicUsize>,
     /// Whether one of the lanes looks: no second one does, so that there is always a
-    /// processor left for others.
+    /// processor left for others. Set for good where there is only one.
     pub(super) is_looking: Arc<AtomicBool>,
 }
 
@@ -43,6 +46,14 @@ pub(super) struct Linger {
     /// How many are left of them now.
     paused: u32,
     in_a_row: u32,
+}
+
+/// What came of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    has_come: bool,
+    /// Whether it was over too late for a lane that wants to be in time.
+    is_late: bool,
 }
 
 impl Linger {
@@ -62,41 +73,57 @@ impl Linger {
             self.paused -= 1;
             return Ok(false);
         }
-        let has_come = self.alone.look(stream, input)?;
-        if has_come {
-            self.pause = 0;
+        let Some(look) = self.alone.look(stream, input)? else { return Ok(false) };
+        self.learn(look);
+        if look.has_come {
             self.see_to_others().await;
-        } else {
-            (self.paused, self.pause) = (self.pause, PAUSE_MAX.min(self.pause * 2).max(1));
         }
-        Ok(has_come)
+        Ok(look.has_come)
+    }
+
+    /// Pauses grow twice as fast as they shrink where looks are interrupted.
+    fn learn(&mut self, Look { has_come, is_late }: Look) {
+        match (has_come, is_late) {
+            (true, false) => self.pause /= 2,
+            (false, false) => (self.paused, self.pause) = (self.pause, longer(self.pause, 2)),
+            (_, true) => {
+                self.pause = longer(self.pause, 4);
+                self.paused = self.pause;
+            }
+        }
     }
 
     async fn see_to_others(&mut self) {
+        give_way();
         self.in_a_row += 1;
         if self.in_a_row >= IN_A_ROW_MAX {
             self.in_a_row = 0;
-            give_way();
             tokio::task::yield_now().await;
         }
     }
 }
 
+fn longer(pause: u32, times: u32) -> u32 {
+    (pause * times).clamp(1, PAUSE_MAX)
+}
+
 impl Alone {
-    fn look(&self, stream: &TcpStream, input: &mut BytesMut) -> io::Result<bool> {
+    /// None where another lane looks.
+    fn look(&self, stream: &TcpStream, input: &mut BytesMut) -> io::Result<Option<Look>> {
         if self.is_looking.swap(true, Ordering::Relaxed) {
-            return Ok(false);
+            return Ok(None);
         }
-        let read = wait_for(stream, input);
+        let began = Instant::now();
+        let has_come = wait_for(stream, input);
         self.is_looking.store(false, Ordering::Relaxed);
-        read
+        Ok(Some(Look { has_come: has_come?, is_late: began.elapsed() >= INTERRUPTED }))
     }
 }
 
 /// Reads what comes within the time. The socket is asked itself: tokio would ask the
-/// system first whether it is ready, and for all connections of the lane.
+/// system first whether anything is ready.
 fn wait_for(stream: &TcpStream, input: &mut BytesMut) -> io::Result<bool> {
-    let (socket, began, mut bytes) = (SockRef::from(stream), Instant::now(), [0; READ_BYTES]);
+    let (socket, began, mut bytes) = (SockRef::from(stream), Instant::now(), [0; LOOK_BYTES]);
     loop {
         match (&*socket).read(&mut bytes) {
             Ok(0) => return Ok(false),
@@ -141,31 +168,60 @@ mod tests {
         assert!(!Linger::new(alone(2)).read(&stream, &mut input).await.unwrap());
         let other_looks = alone(1);
         other_looks.is_looking.store(true, Ordering::Relaxed);
-        assert!(!Linger::new(other_looks).read(&stream, &mut input).await.unwrap());
-        assert!(input.is_empty());
+        let mut refused = Linger::new(other_looks);
+        assert!(!refused.read(&stream, &mut input).await.unwrap());
+        assert_eq!((input.len(), refused.pause, refused.paused), (0, 0, 0), "a look that was not is not in vain");
         let alone = alone(1);
         assert!(Linger::new(alone.clone()).read(&stream, &mut input).await.unwrap());
         assert_eq!(&input[..], b"more");
         assert!(!alone.is_looking.load(Ordering::Relaxed), "the next lane may look");
     }
 
-    #[tokio::test]
-    async fn who_never_comes_at_once_is_soon_not_looked_for() {
-        let (mut client, stream) = connected().await;
-        let (mut linger, mut input) = (Linger::new(alone(1)), BytesMut::new());
+    /// After which answers is looked, if looks end so.
+    fn looks(linger: &mut Linger, answers: u32, end: Look) -> Vec<u32> {
         let mut looks = Vec::new();
-        for answer in 0..600_u32 {
-            let is_pausing = linger.paused > 0;
-            assert!(!linger.read(&stream, &mut input).await.unwrap());
-            if !is_pausing {
+        for answer in 0..answers {
+            if linger.paused > 0 {
+                linger.paused -= 1;
+            } else {
                 looks.push(answer);
+                linger.learn(end);
             }
         }
-        assert_eq!(looks, [0, 1, 3, 6, 11, 20, 37, 70, 135, 264, 393, 522]);
-        client.write_all(b"back").await.unwrap();
-        stream.readable().await.unwrap();
-        while !linger.read(&stream, &mut input).await.unwrap() {}
-        assert_eq!((&input[..], linger.pause), (&b"back"[..], 0));
+        looks
+    }
+
+    #[test]
+    fn who_does_not_come_at_once_is_seldom_looked_for() {
+        let (has_come, is_late) = (false, false);
+        let mut linger = Linger::new(alone(1));
+        let looked = looks(&mut linger, 4000, Look { has_come, is_late });
+        assert_eq!(looked, [0, 1, 3, 6, 11, 20, 37, 70, 135, 264, 521, 1034, 2059, 3084]);
+        let looked = looks(&mut linger, 2000, Look { has_come: true, is_late });
+        assert_eq!((looked[0], looked.len()), (109, 1891), "once the pause is over, it is looked for again");
+        assert_eq!(linger.pause, 0);
+    }
+
+    #[test]
+    fn nobody_is_looked_for_often_beside_somebody_who_computes() {
+        for has_come in [true, false] {
+            let looked = looks(&mut Linger::new(alone(1)), 3000, Look { has_come, is_late: true });
+            assert_eq!(looked, [0, 2, 7, 24, 89, 346, 1371, 2396]);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_is_not_waited_for_long() {
+        let (mut client, stream) = connected().await;
+        let (mut linger, mut input) = (Linger::new(alone(1)), BytesMut::new());
+        assert!(!linger.read(&stream, &mut input).await.unwrap());
+        client.write_all(&[7; LOOK_BYTES + 1]).await.unwrap();
+        while input.len() <= LOOK_BYTES {
+            stream.readable().await.unwrap();
+            linger.paused = 0;
+            linger.read(&stream, &mut input).await.unwrap();
+        }
+        assert_eq!(input.len(), LOOK_BYTES + 1);
     }
 
     #[tokio::test]

@@ -108,6 +108,39 @@ async fn requests_may_come_in_pieces_or_many_at_once() {
     }
 }
 
+/// On threads of its own: the client asks again while the lane still looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_client_that_asks_on_is_answered_whatever_a_look_finds() {
+    let (mut stream, _stop, _) = start(true).await;
+    stream.set_nodelay(true).unwrap();
+    let small = check("1");
+    let large = check(&format!("{}2", " ".repeat(5000)));
+    for n in 0..300 {
+        let (request, status) = if n % 3 == 0 { (&large, "429 Too Many Requests") } else { (&small, "200 OK") };
+        let (begun, rest) = request.split_at(if n % 2 == 0 { request.len() } else { request.len() / 2 });
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        assert_eq!(reply(&mut stream).await.0, format!("HTTP/1.1 {status}"), "{n}");
+    }
+    stream.write_all(b"GET /v1/plans HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(reply(&mut stream).await.0, "HTTP/1.1 200 OK", "the router has the connection");
+}
+
+/// The same while it is half a request that a look found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_request_after_others_is_not_waited_for_at_a_stop() {
+    let (mut stream, stop, served) = start(true).await;
+    for _ in 0..50 {
+        stream.write_all(check("1").as_bytes()).await.unwrap();
+        reply(&mut stream).await;
+    }
+    stream.write_all(&check("1").as_bytes()[..60]).await.unwrap();
+    stop.send(()).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+    served.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn everything_else_is_the_routers() {
     for other in [
