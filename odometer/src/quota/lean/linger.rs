@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_not_there_is_not_waited_for_long() {
+    async fn what_a_look_has_no_room_for_is_read_by_the_next() {
         let (mut client, stream) = connected().await;
         let (mut linger, mut input) = (Linger::new(alone(1)), BytesMut::new());
         assert!(!linger.read(&stream, &mut input).await.unwrap());

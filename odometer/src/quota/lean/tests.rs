@@ -127,7 +127,7 @@ async fn a_lone_client_that_asks_on_is_answered_whatever_a_look_finds() {
     assert_eq!(reply(&mut stream).await.0, "HTTP/1.1 200 OK", "the router has the connection");
 }
 
-/// The same while it is half a request that a look found.
+/// On threads of its own: mostly it is a look that finds the half.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_request_after_others_is_not_waited_for_at_a_stop() {
     let (mut stream, stop, served) = start(true).await;
