@@ -1,7 +1,8 @@
 //! Threads that answer what is asked often. Each has a share of the connections to
 //! itself: a connection that is ready wakes its own thread and nobody else's, and is
-//! read, decided and answered there. A connection that asks for anything else leaves
-//! for the router's runtime.
+//! read, decided and answered there. Each keeps to a processor of its own, and
+//! connections go where their bytes arrive, see [`steer`](super::steer). One that asks for
+//! anything else leaves for the router's runtime.
 
 use std::cell::Cell;
 use std::io;
@@ -10,12 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, available_parallelism};
 
+use bytes::BytesMut;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::linger::{Alone, Linger};
+use super::processors::{keep_to, one_each};
+use super::steer::{Seats, Steer};
 use super::{Lean, Parting, Place, resume};
 use crate::slices;
 
@@ -58,8 +62,29 @@ struct Lane {
 
 struct Arrival {
     stream: TcpStream,
+    read: BytesMut,
     place: Place,
     _open: Open,
+}
+
+/// What a lane knows of itself and of the others.
+#[derive(Clone)]
+pub(super) struct Here {
+    number: usize,
+    alone: Alone,
+    seats: Seats,
+}
+
+impl Here {
+    /// How a connection of this lane waits for its next request.
+    pub(super) fn linger(&self) -> Linger {
+        Linger::new(self.alone.clone())
+    }
+
+    /// Where a connection of this lane should be.
+    pub(super) fn steer(&self) -> Steer {
+        Steer::new(self.seats.clone(), self.number)
+    }
 }
 
 /// One connection of a lane, while it is there.
@@ -81,24 +106,28 @@ impl Lanes {
         let mut lanes = Self { lanes: Vec::new(), alive: Some(alive) };
         let processors = available_parallelism().map_or(1, usize::from);
         let is_looking = Arc::new(AtomicBool::new(processors == 1));
-        for number in 0..processors {
-            let alone = Alone { open: Arc::default(), is_looking: Arc::clone(&is_looking) };
-            lanes.lanes.push(Lane::start(number, (lean.clone(), alone), ended.clone())?);
+        let open: Vec<Arc<AtomicUsize>> = (0..processors).map(|_| Arc::default()).collect();
+        let seats = Seats::new(one_each(processors), &open);
+        for (number, open) in open.into_iter().enumerate() {
+            let alone = Alone { open, is_looking: Arc::clone(&is_looking) };
+            let here = Here { number, alone, seats: seats.clone() };
+            lanes.lanes.push(Lane::start(here, lean.clone(), ended.clone())?);
         }
         Ok(lanes)
     }
 
-    /// Gives a connection to the lane that has the fewest.
+    /// Gives a connection to its lane, or where it has none to the one that has the fewest.
     ///
     /// # Errors
     /// When the lane has ended, which only a bug of ours can bring about.
-    pub(super) fn take(&self, stream: TcpStream, place: Place) -> io::Result<()> {
-        let lane = self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed));
+    pub(super) fn take(&self, Parting { stream, read, place, lane }: Parting) -> io::Result<()> {
+        let emptiest = || self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed));
+        let lane = lane.map_or_else(emptiest, |number| self.lanes.get(number));
         let gone = || io::Error::other("a thread that answers connections has ended");
         let (lane, inbox) = lane.and_then(|lane| Some((lane, lane.inbox.as_ref()?))).ok_or_else(gone)?;
         lane.open.fetch_add(1, Ordering::Relaxed);
         let open = Open(Arc::clone(&lane.open));
-        inbox.send(Arrival { stream, place, _open: open }).map_err(|_| gone())
+        inbox.send(Arrival { stream, read, place, _open: open }).map_err(|_| gone())
     }
 
     /// No more connections come; each lane ends with its last one.
@@ -120,12 +149,12 @@ impl Drop for Lanes {
 }
 
 impl Lane {
-    fn start(number: usize, (lean, alone): (Lean, Alone), ended: watch::Receiver<()>) -> io::Result<Self> {
+    fn start(here: Here, lean: Lean, ended: watch::Receiver<()>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().on_thread_park(give_way).build()?;
         let (inbox, arrivals) = unbounded_channel();
-        let open = Arc::clone(&alone.open);
-        let run = move || answer(&runtime, (&lean, &alone), arrivals, ended);
-        let thread = std::thread::Builder::new().name(format!("answers-{number}")).spawn(run)?;
+        let (open, name) = (Arc::clone(&here.alone.open), format!("answers-{}", here.number));
+        let run = move || answer(&runtime, (&lean, &here), arrivals, ended);
+        let thread = std::thread::Builder::new().name(name).spawn(run)?;
         Ok(Self { inbox: Some(inbox), open, thread: Some(thread) })
     }
 }
@@ -133,17 +162,20 @@ impl Lane {
 /// What a lane's thread does.
 fn answer(
     runtime: &Runtime,
-    (lean, alone): (&Lean, &Alone),
+    (lean, here): (&Lean, &Here),
     mut arrivals: UnboundedReceiver<Arrival>,
     mut ended: watch::Receiver<()>,
 ) {
     slices::shorten();
+    if let Some(processor) = here.seats.processor(here.number) {
+        keep_to(processor);
+    }
     runtime.block_on(async {
         let (mut connections, mut is_open) = (JoinSet::new(), true);
         while is_open || !connections.is_empty() {
             tokio::select! {
                 arrival = arrivals.recv(), if is_open => match arrival {
-                    Some(arrival) => _ = connections.spawn(run(lean.clone(), Linger::new(alone.clone()), arrival)),
+                    Some(arrival) => _ = connections.spawn(run(lean.clone(), here.clone(), arrival)),
                     None => is_open = false,
                 },
                 Some(done) = connections.join_next() => resume(done),
@@ -153,11 +185,15 @@ fn answer(
     });
 }
 
-async fn run(lean: Lean, linger: Linger, Arrival { stream, place, _open }: Arrival) -> io::Result<()> {
+async fn run(lean: Lean, here: Here, Arrival { stream, read, place, _open }: Arrival) -> io::Result<()> {
     let back = lean.back.clone();
-    if let Some((stream, read)) = lean.run(tokio::net::TcpStream::from_std(stream)?, linger).await? {
+    if let Some(left) = lean.run(tokio::net::TcpStream::from_std(stream)?, read, &here).await? {
+        let (stream, read, lane) = (left.stream.into_std()?, left.read, left.lane);
         // Nobody is there only where the server was dropped meanwhile.
-        let _ = back.send(Parting { stream: stream.into_std()?, read, place });
+        let _ = back.send(Parting { stream, read, place, lane });
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ mod lanes;
 mod linger;
 mod patience;
 mod prefixed;
+mod processors;
+mod steer;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -35,8 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::head::{Head, Seen};
-use self::lanes::Lanes;
-use self::linger::Linger;
+use self::lanes::{Here, Lanes};
 use self::patience::{Patience, Times, with_patient_body};
 use self::prefixed::Prefixed;
 use super::Quota;
@@ -87,16 +88,19 @@ async fn serve_within(
         tokio::select! {
             () = &mut stop => break,
             accepted = accept(&listener, &places) => match accepted {
-                Ok((stream, place)) => match &lanes {
-                    Some(lanes) => lanes.take(stream, place)?,
-                    None => routed.serve(Parting { stream, read: BytesMut::new(), place })?,
+                Ok(arrived) => match &lanes {
+                    Some(lanes) => lanes.take(arrived)?,
+                    None => routed.serve(arrived)?,
                 }
                 Err(error) => {
                     tracing::debug!("a connection was not accepted: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(parting) = parting.recv() => routed.serve(parting)?,
+            Some(parting) = parting.recv() => match (&lanes, parting.lane) {
+                (Some(lanes), Some(_)) => lanes.take(parting)?,
+                _ => routed.serve(parting)?,
+            },
             Some(ended) = routed.connections.join_next() => resume(ended),
         }
     }
@@ -114,11 +118,11 @@ async fn serve_within(
 }
 
 /// The next connection, once there is a place for it; of no runtime yet.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(std::net::TcpStream, Place)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Parting> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let stream = listener.accept().await?.0.into_std()?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok(Parting { stream, read: BytesMut::new(), place, lane: None })
 }
 
 /// A panic of one request is our own bug: it has been printed, and ends its connection
@@ -132,11 +136,21 @@ fn resume(ended: Result<io::Result<()>, tokio::task::JoinError>) {
 /// One of the connections that there may be at once.
 type Place = OwnedSemaphorePermit;
 
-/// A connection that is for the router, and what was read of it.
+/// A connection between two that serve it, and what was read of it.
 struct Parting {
     stream: std::net::TcpStream,
     read: BytesMut,
     place: Place,
+    /// The lane that it is for.
+    lane: Option<usize>,
+}
+
+/// A connection that a lane does not go on with.
+struct Left {
+    stream: TcpStream,
+    read: BytesMut,
+    /// The lane that is nearer to its client; none where the router is to answer.
+    lane: Option<usize>,
 }
 
 /// Connections of the router's own server.
@@ -154,7 +168,7 @@ impl Routed {
     }
 
     fn serve(&mut self, parting: Parting) -> io::Result<()> {
-        let Parting { stream, read, place } = parting;
+        let Parting { stream, read, place, .. } = parting;
         let io = TokioIo::new(Prefixed::new(read.freeze(), TcpStream::from_std(stream)?));
         let service = TowerToHyperService::new(self.router.clone());
         // Bounds the time between two requests as well, and so is not the shorter one.
@@ -191,9 +205,9 @@ struct Lean {
 
 impl Lean {
     /// Answers on a connection until it ends, or gives it back with what was read.
-    async fn run(self, mut stream: TcpStream, mut linger: Linger) -> io::Result<Option<(TcpStream, BytesMut)>> {
-        let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), Vec::with_capacity(READ_BYTES));
-        let mut patience = Patience::new(self.times);
+    async fn run(self, mut stream: TcpStream, mut input: BytesMut, here: &Here) -> io::Result<Option<Left>> {
+        let mut output = Vec::with_capacity(READ_BYTES);
+        let (mut patience, mut linger, mut steer) = (Patience::new(self.times), here.linger(), here.steer());
         // Asked for once, so that a wait for the next request costs nothing more.
         let mut stopped = self.stopped.clone();
         let mut stopping = pin!(stopped.changed());
@@ -209,10 +223,13 @@ impl Lean {
                 Seen::Ours(_) => continue,
                 Seen::Part if input.is_empty() => {}
                 Seen::Part => patience.begun(),
-                Seen::Other => return Ok(Some((stream, input))),
+                Seen::Other => return Ok(Some(Left { stream, read: input, lane: None })),
             }
             if *self.stopped.borrow() {
                 return Ok(None);
+            }
+            if has_answered && let Some(lane) = steer.look(&stream) {
+                return Ok(Some(Left { stream, read: input, lane: Some(lane) }));
             }
             input.reserve(READ_BYTES);
             if has_answered && input.is_empty() && linger.read(&stream, &mut input).await? {
