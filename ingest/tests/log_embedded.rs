@@ -173,6 +173,23 @@ fn a_reader_elsewhere_sees_commits_as_they_come() {
 }
 
 #[test]
+fn the_write_ahead_log_begins_anew_while_appends_go_on() {
+    const ENVELOPES: u64 = 9_000;
+    let made = small();
+    let appender = made.log().appender();
+    let bytes = vec![7; 30_000];
+    for n in 0..ENVELOPES {
+        let appended = appender.append_unflushed(0, bytes.clone()).wait_blocking().unwrap();
+        assert_eq!(appended.offset, n);
+    }
+    append(made.log(), 0, b"last").unwrap();
+    let length = std::fs::metadata(made.path().with_extension("db-wal")).unwrap().len();
+    assert!(length < 110 << 20, "270 MB were written, {length} bytes stand in the write-ahead log");
+    let bounds = made.log().reader().unwrap().bounds(0).unwrap();
+    assert_eq!(bounds, Bounds { start_offset: 0, end_offset: ENVELOPES + 1 });
+}
+
+#[test]
 fn retention_works_in_steps_and_beside_appends() {
     let made = small();
     let appender = made.appender();

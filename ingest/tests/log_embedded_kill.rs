@@ -1,7 +1,7 @@
 //! SIGKILL at any moment costs no acknowledged envelope.
 //!
-//! The test runs itself as a child that appends and prints what was acknowledged,
-//! kills it, and looks into the log; several times over the same log.
+//! The test runs itself as a child that appends, durably and unflushed, and prints what was
+//! acknowledged, kills it, and looks into the log; several times over the same log.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -42,7 +42,15 @@ fn child() {
     for burst in 0_u64.. {
         let pending: Vec<_> = (0..1 + burst % 9)
             .map(|i| start + burst * 9 + i)
-            .map(|n| (n, appender.append(u32::try_from(n % u64::from(PARTITIONS)).unwrap(), envelope(n))))
+            .map(|n| {
+                let partition = u32::try_from(n % u64::from(PARTITIONS)).unwrap();
+                // Most bursts wait for no flush.
+                let pending = match burst % 4 {
+                    0 => appender.append(partition, envelope(n)),
+                    _ => appender.append_unflushed(partition, envelope(n)),
+                };
+                (n, pending)
+            })
             .collect();
         for (n, pending) in pending {
             let offset = pending.wait_blocking().unwrap().offset;

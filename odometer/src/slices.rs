@@ -17,7 +17,9 @@ mod sqlite;
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
-pub(crate) use sqlite::{give_way_in_writes, look_into_writes};
+use sqlite::give_way_in_writes;
+#[cfg(target_os = "linux")]
+pub(crate) use sqlite::look_into_writes;
 
 /// Shortest slice that Linux grants: about what a lane needs for all that is ready.
 const SLICE: Duration = Duration::from_micros(100);
@@ -28,6 +30,13 @@ const TURN: Duration = Duration::from_micros(50);
 /// Shortens the slices of the calling thread, where the system can.
 pub(crate) fn shorten() {
     ask(SLICE);
+}
+
+/// For a thread that writes what nobody waits for: short slices, and others let in between
+/// its writes.
+pub(crate) fn stand_back() {
+    shorten();
+    give_way_in_writes();
 }
 
 /// How long the calling thread has had the processor, as far as it knows.
@@ -60,7 +69,7 @@ pub(crate) fn look_into_writes() {}
 
 /// The same.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn give_way_in_writes() {}
+fn give_way_in_writes() {}
 
 /// Nothing to ask for.
 #[cfg(not(target_os = "linux"))]

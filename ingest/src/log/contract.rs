@@ -49,7 +49,7 @@ type Rule = (&'static str, fn(&Make<'_>));
 /// # Panics
 /// When a rule is broken.
 pub fn check(make: &Make<'_>) {
-    let rules: [Rule; 11] = [
+    let rules: [Rule; 12] = [
         ("an empty log has nothing to read", empty),
         ("a partition gives back what it took, in order", order),
         ("reads start anywhere and honour their size", partial_reads),
@@ -59,6 +59,7 @@ pub fn check(make: &Make<'_>) {
         ("what is too large or goes nowhere is refused", size_limit),
         ("retention removes the old and says so", retention),
         ("a reader is woken by an append", waiting),
+        ("what is appended unflushed is there as well, and in its order", unflushed),
         ("a closed log answers what it took and takes nothing more", closing),
         ("a log is the same after it was opened again", reopening),
     ];
@@ -316,6 +317,33 @@ fn waiting(make: &Make<'_>) {
     // Without news, it still comes back.
     reader.wait(Duration::ZERO);
     reader.wait(Duration::from_millis(1));
+}
+
+/// Half of it with a durable one behind it, half with none.
+fn unflushed(make: &Make<'_>) {
+    let mut log = make(SMALL);
+    let (mut reader, appender) = (log.reader(), log.appender());
+    let mut stored = Stored::new();
+    for n in 0..40 {
+        let pending = match n % 4 {
+            3 if n < 20 => appender.append(1, envelope(n)),
+            _ => appender.append_unflushed(1, envelope(n)),
+        };
+        let offset = pending.wait_blocking().expect("the log takes an envelope").offset;
+        stored.push((n, 1, offset));
+        if n == 19 {
+            assert_eq!(read_all(&mut *reader, 1).len(), 20, "the durable one brings those before it");
+        }
+    }
+    while read_all(&mut *reader, 1).len() < stored.len() {
+        reader.wait(Duration::MAX);
+    }
+    assert_exactly(&*log, &stored);
+    let last = appender.append_unflushed(1, envelope(40)).wait_blocking().expect("the log takes an envelope");
+    stored.push((40, 1, last.offset));
+    log.close();
+    log.reopen(3).expect("the log opens again");
+    assert_exactly(&*log, &stored);
 }
 
 fn closing(make: &Make<'_>) {

@@ -22,6 +22,13 @@ pub trait LogAppender: Send + Sync + 'static {
     /// the answer is [`AppendError::Busy`]. The answer is `Ok` only once the envelope
     /// is durable. A partition that the log does not have is `Refused`.
     fn append(&self, partition: u32, envelope: Vec<u8>) -> PendingAppend;
+
+    /// The same, but a log may answer `Ok` once the envelope survives the end of this
+    /// process, however that ends. It is durable, and readers see it, some tens of
+    /// milliseconds later, or together with the next envelope that is appended durably.
+    fn append_unflushed(&self, partition: u32, envelope: Vec<u8>) -> PendingAppend {
+        self.append(partition, envelope)
+    }
 }
 
 /// The log's reading half. One reader serves one thread.

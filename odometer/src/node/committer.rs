@@ -14,7 +14,7 @@ use odometer_sink::totals::{CommitError, OwnedCommit, TotalsBook};
 use super::backoff::Backoff;
 use super::progress::{Progress, StageName, with_causes};
 use super::snapshots;
-use crate::slices::{give_way_in_writes, shorten};
+use crate::slices::stand_back;
 
 /// What one round of counting changed, and ids to write down once the book has it.
 #[derive(Default)]
@@ -72,8 +72,7 @@ impl Committer {
         let give_up = Arc::new(AtomicBool::new(false));
         let mut worker = Worker { book, progress: Arc::clone(progress), snapshots_dir, give_up: Arc::clone(&give_up) };
         let thread = super::spawn_caught("totals", progress, move || {
-            shorten();
-            give_way_in_writes();
+            stand_back();
             while let Ok(batch) = inbox.recv() {
                 let Some(outcome) = worker.apply(batch) else { break };
                 if done.send(outcome).is_err() {

@@ -21,7 +21,7 @@ thread_local! {
 }
 
 /// Has the calling thread give way while it writes: nobody waits for its commits.
-pub(crate) fn give_way_in_writes() {
+pub(super) fn give_way_in_writes() {
     GIVES_WAY.set(true);
 }
 

@@ -1,18 +1,21 @@
 //! The embedded log: whole envelopes as rows of one SQLite file.
 //!
 //! Envelopes enter through a bounded queue to one owned writer thread, which commits
-//! whatever waits there as one transaction (`synchronous=FULL`) and answers after it.
-//! Readers have their own connections, in this process or beside it. An
+//! whatever waits there as one transaction. A second thread flushes that, answers, and
+//! shows it to readers; a third moves pages from the write-ahead log into the file
+//! meanwhile. Readers have their own connections, in this process or beside it. An
 //! acknowledged envelope survives SIGKILL of anything, and power loss as far as the
 //! disk honours a flush. Nothing here looks into an envelope.
 
+mod flusher;
+mod keeper;
 mod reader;
 mod recent;
 mod store;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -25,8 +28,10 @@ use odometer_schemas::time::TimeMs;
 pub use reader::EmbeddedReader;
 
 use super::{AppendError, LogAppender, LogError, PendingAppend};
+use flusher::Flusher;
+use keeper::Keeper;
 use recent::Recent;
-use store::Store;
+use store::{Store, failed};
 use writer::{Append, Command, Retain, Writer};
 
 /// Partitions of a new log. Each is bounded by one core, and small machines have few.
@@ -53,6 +58,9 @@ pub struct EmbeddedOptions {
     pub batch_bytes_max: usize,
     /// The wall clock that append times come from.
     pub clock: fn() -> TimeMs,
+    /// Called by the thread that works beside the writer before it begins: nobody waits
+    /// for it, so it may let others go first.
+    pub in_background: fn(),
 }
 
 impl Default for EmbeddedOptions {
@@ -63,6 +71,7 @@ impl Default for EmbeddedOptions {
             batch_envelopes_max: BATCH_ENVELOPES_MAX_DEFAULT,
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
             clock: || TimeMs::floor(Timestamp::now()),
+            in_background: || {},
         }
     }
 }
@@ -134,6 +143,8 @@ struct Door {
 #[derive(Debug)]
 struct Shared {
     recent: Recent,
+    /// Where each partition's envelopes end that are durable: readers go no further.
+    flushed: Vec<AtomicU64>,
     queued_envelopes: AtomicUsize,
     health: Mutex<EmbeddedHealth>,
     /// Commits so far; readers wait for it to move.
@@ -151,12 +162,16 @@ impl EmbeddedLog {
     pub fn open(path: &Path, options: EmbeddedOptions) -> Result<Self, LogError> {
         options.validate()?;
         let store = Store::open(path, options.partitions)?;
+        let keeper = Keeper::start(path, &options)?;
         let (log_id, partitions) = (store.log_id.clone(), options.partitions);
         let (commands, queue) = sync_channel(options.queue_envelopes);
         let shared = Arc::new(Shared::new(partitions));
         let running = Arc::new(());
         let health = HealthWatch { shared: Arc::clone(&shared), is_running: Arc::downgrade(&running) };
-        let writer = spawn(Writer::new(store, options, queue, Arc::clone(&shared)), running)?;
+        let ends = store.tails().map_err(failed("reading where it ends"))?;
+        let ends: Vec<u64> = ends.iter().map(|tail| tail.next_offset).collect();
+        let flusher = Flusher::start(path, &ends, &shared)?;
+        let writer = spawn(Writer::new((store, keeper, flusher), options, queue, Arc::clone(&shared)), running)?;
         let door = Door { partitions, is_closed: AtomicBool::new(false), commands, shared: Arc::clone(&shared) };
         Ok(Self { path: path.to_owned(), log_id, door: Arc::new(door), shared, writer: Some(writer), health })
     }
@@ -275,6 +290,16 @@ impl LogAppender for Door {
     }
 
     fn append(&self, partition: u32, envelope: Vec<u8>) -> PendingAppend {
+        self.take(partition, envelope, true)
+    }
+
+    fn append_unflushed(&self, partition: u32, envelope: Vec<u8>) -> PendingAppend {
+        self.take(partition, envelope, false)
+    }
+}
+
+impl Door {
+    fn take(&self, partition: u32, envelope: Vec<u8>, is_durable: bool) -> PendingAppend {
         if partition >= self.partitions {
             let reason = format!("the log has {} partitions, and none numbered {partition}", self.partitions);
             return PendingAppend::ready(Err(AppendError::Refused(reason)));
@@ -288,7 +313,8 @@ impl LogAppender for Door {
         let (answer, pending) = PendingAppend::channel();
         // Counted before it is sent: the writer may take it at once.
         self.shared.queued_envelopes.fetch_add(1, Ordering::Relaxed);
-        let refusal = match self.commands.try_send(Command::Append(Append { partition, envelope, answer })) {
+        let refusal = match self.commands.try_send(Command::Append(Append { partition, envelope, is_durable, answer }))
+        {
             Ok(()) => return pending,
             Err(TrySendError::Full(_)) => AppendError::Busy,
             Err(TrySendError::Disconnected(_)) => AppendError::Closed,
@@ -302,11 +328,22 @@ impl Shared {
     fn new(partitions: u32) -> Self {
         Self {
             recent: Recent::new(partitions),
+            flushed: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             queued_envelopes: AtomicUsize::new(0),
             health: Mutex::default(),
             generation: Mutex::new(0),
             committed: Condvar::new(),
         }
+    }
+
+    /// Keeps a failure for whoever asks after the log's health.
+    fn failed(&self, reason: &str) {
+        let mut health = locked(&self.health);
+        if !std::mem::replace(&mut health.is_failing, true) {
+            tracing::error!(reason, "the embedded log cannot be written");
+        }
+        health.failures += 1;
+        health.last_error = Some(reason.to_owned());
     }
 
     /// Tells readers that there may be something new.

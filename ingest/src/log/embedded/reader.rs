@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -60,13 +61,24 @@ impl EmbeddedReader {
         assert!(partition < partitions, "partition {partition} of a log with {partitions} partitions");
     }
 
+    /// The offset before which everything is durable; what another process wrote is taken
+    /// to be that.
+    fn end_max(&self, partition: u32) -> u64 {
+        match &self.news {
+            News::Announced { shared, .. } => shared.flushed[partition as usize].load(Ordering::Acquire),
+            News::Polled { .. } => u64::MAX,
+        }
+    }
+
     fn query(&self, partition: u32, from_offset: u64, bytes_max: usize) -> rusqlite::Result<Vec<LogEntry>> {
         // Larger offsets than the column can hold are beyond every end.
         let Ok(from) = i64::try_from(from_offset) else { return Ok(Vec::new()) };
+        let end = i64::try_from(self.end_max(partition)).unwrap_or(i64::MAX);
         let mut select = self.store.connection.prepare_cached(
-            "SELECT offset, append_time_ms, bytes FROM envelopes WHERE partition = ?1 AND offset >= ?2 ORDER BY offset",
+            "SELECT offset, append_time_ms, bytes FROM envelopes
+             WHERE partition = ?1 AND offset >= ?2 AND offset < ?3 ORDER BY offset",
         )?;
-        let mut rows = select.query(params![partition, from])?;
+        let mut rows = select.query(params![partition, from, end])?;
         let (mut entries, mut bytes_total) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
             let bytes = row.get_ref(2)?.as_blob()?;
@@ -116,6 +128,7 @@ impl LogReader for EmbeddedReader {
         self.check_partition(partition);
         let offsets = offsets(&self.store.connection, partition).map_err(failed("reading its bounds"))?;
         let (start_offset, end_offset) = offsets.map_or((0, 0), |(oldest, newest)| (oldest, newest + 1));
+        let end_offset = end_offset.min(self.end_max(partition));
         Ok(Bounds { start_offset, end_offset })
     }
 

@@ -14,12 +14,13 @@ use crate::log::LogError;
 /// The layout that this build writes, and the only one it reads.
 const SCHEMA_VERSION: u32 = 1;
 /// Page size in bytes. Of 4 to 64 KiB it wrote envelopes of 20 KB fastest.
-const PAGE_BYTES: u32 = 8192;
-/// Size of the write-ahead log, in bytes, at which its pages move into the file.
-/// Larger ones made single commits wait longer and the sum no faster.
-const CHECKPOINT_BYTES: u32 = 4 * 1024 * 1024;
-/// What the write-ahead log is cut back to after readers have held it open, in bytes.
-const WAL_BYTES_KEPT: u32 = 16 * 1024 * 1024;
+pub(super) const PAGE_BYTES: u32 = 8192;
+/// Size of the write-ahead log, in bytes, at which the writer itself moves its pages into
+/// the file, after each commit, in case that nobody does beside it.
+const CHECKPOINT_BYTES: u32 = 128 * 1024 * 1024;
+/// What the write-ahead log is cut back to after readers have held it open, in bytes:
+/// more than it has otherwise, because to grow costs more than to write once more.
+const WAL_BYTES_KEPT: u32 = 96 * 1024 * 1024;
 /// Page cache of a connection in KiB: holds the largest commit, so that it is written
 /// once.
 const CACHE_KIB: u32 = 16 * 1024;
@@ -124,6 +125,16 @@ impl Store {
         Ok(delete.execute(params![partition, end])? as u64)
     }
 
+    /// Moves what pages of the write-ahead log can be moved now, without waiting for
+    /// anybody; how many are left, unless another connection moves some.
+    pub(super) fn move_pages(&self) -> rusqlite::Result<Option<u64>> {
+        let mut moving = self.connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+        moving.query_row([], |row| {
+            let (is_busy, pages, moved): (bool, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((!is_busy).then(|| pages.saturating_sub(moved)))
+        })
+    }
+
     /// Moves the write-ahead log into the file and empties it.
     pub(super) fn fold(&self) -> rusqlite::Result<()> {
         // A reader in the midst of a query makes it answer "busy"; the pages then
@@ -157,8 +168,8 @@ fn prepare_for_writing(connection: &Connection) -> rusqlite::Result<()> {
     // The page size only holds when it comes before everything else.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL flushes the write-ahead log at every commit; NORMAL would not.
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    // FULL would flush the write-ahead log at every commit; the flusher does that.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     // Where a plain flush does not reach the disk (macOS), this one does.
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
@@ -185,7 +196,7 @@ fn create(connection: &mut Connection, partitions: u32) -> rusqlite::Result<bool
 }
 
 /// Makes the new file's name as durable as its content.
-fn sync_directory(path: &Path) -> Result<(), LogError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), LogError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(|error| LogError::Storage { doing: "flushing its directory", source: Box::new(error) })

@@ -12,7 +12,9 @@ use odometer_schemas::time::TimeMs;
 use rusqlite::params;
 use tokio::sync::oneshot;
 
-use super::store::{Store, Tail, failed};
+use super::flusher::{Committed, Flusher};
+use super::keeper::Keeper;
+use super::store::{PAGE_BYTES, Store, Tail, failed};
 use super::{EmbeddedOptions, Shared, locked};
 use crate::log::{AppendError, Appended, LogError};
 
@@ -33,6 +35,8 @@ pub(super) enum Command {
 pub(super) struct Append {
     pub(super) partition: u32,
     pub(super) envelope: Vec<u8>,
+    /// Whether the answer waits until the envelope is durable, not only committed.
+    pub(super) is_durable: bool,
     pub(super) answer: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
@@ -47,6 +51,8 @@ pub(super) struct Retain {
 
 /// The writer's state.
 pub(super) struct Writer {
+    flusher: Flusher,
+    keeper: Keeper,
     store: Store,
     options: EmbeddedOptions,
     queue: Receiver<Command>,
@@ -59,8 +65,23 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(store: Store, options: EmbeddedOptions, queue: Receiver<Command>, shared: Arc<Shared>) -> Self {
-        Self { store, options, queue, shared, tails: None, retains: VecDeque::new(), is_closing: false }
+    pub(super) fn new(
+        (store, keeper, flusher): (Store, Keeper, Flusher),
+        options: EmbeddedOptions,
+        queue: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            flusher,
+            keeper,
+            store,
+            options,
+            queue,
+            shared,
+            tails: None,
+            retains: VecDeque::new(),
+            is_closing: false,
+        }
     }
 
     /// Works until it is closed, then empties the queue and tidies the file.
@@ -69,10 +90,30 @@ impl Writer {
         loop {
             self.gather(&mut batch);
             if self.is_closing && batch.is_empty() && self.retains.is_empty() {
-                return self.store.fold().map_err(failed("folding its write-ahead log into the file"));
+                return self.close();
             }
             self.append(&mut batch);
+            self.move_rest();
             self.retain_step();
+        }
+    }
+
+    fn close(mut self) -> Result<(), LogError> {
+        self.flusher.end();
+        self.keeper.end();
+        self.store.fold().map_err(failed("folding its write-ahead log into the file"))
+    }
+
+    /// Lets the write-ahead log begin anew, once little of it is left to move.
+    fn move_rest(&mut self) {
+        if !self.keeper.leaves_the_rest() {
+            return;
+        }
+        match self.store.move_pages() {
+            Ok(Some(0)) => self.keeper.restarts(),
+            // Somebody reads the old ones; the keeper leaves the rest again.
+            Ok(_) => {}
+            Err(error) => tracing::warn!("pages of the embedded log were not moved: {error}"),
         }
     }
 
@@ -99,40 +140,28 @@ impl Writer {
         self.shared.queued_envelopes.fetch_sub(batch.len(), Ordering::Relaxed);
     }
 
-    /// Commits `batch` and answers everyone in it.
+    /// Commits `batch`, and answers everyone in it who does not wait for the flush.
     fn append(&mut self, batch: &mut Vec<Append>) {
         if batch.is_empty() {
             return;
         }
+        if let Some(why) = self.flusher.failure() {
+            self.shared.failed(&why);
+            return refuse(batch, &why);
+        }
         match self.commit(batch) {
             Ok(appended) => {
-                self.note(None);
-                self.tell(batch.drain(..).zip(appended));
+                self.note_success();
+                self.keeper.wrote(batch.iter().map(pages_of).sum());
+                self.flusher.take(batch.drain(..).zip(appended).map(committed).collect());
             }
             Err(error) => {
                 self.tails = None;
                 self.shared.recent.clear();
                 let reason = error.to_string();
-                self.note(Some(reason.clone()));
-                for append in batch.drain(..) {
-                    let _ = append.answer.send(Err(AppendError::Unavailable(reason.clone())));
-                }
+                self.shared.failed(&reason);
+                refuse(batch, &reason);
             }
-        }
-    }
-
-    /// Shows readers what was committed, and answers everyone.
-    fn tell(&self, committed: impl Iterator<Item = (Append, Appended)>) {
-        let show = |(append, appended): (Append, Appended)| {
-            let (Append { partition, envelope, answer }, Appended { offset, append_time }) = (append, appended);
-            self.shared.recent.put(LogEntry { partition, offset, append_time, bytes: envelope.into() });
-            (answer, appended)
-        };
-        let answers: Vec<_> = committed.map(show).collect();
-        self.shared.announce();
-        for (answer, appended) in answers {
-            // Whoever stopped waiting does not want to know.
-            let _ = answer.send(Ok(appended));
         }
     }
 
@@ -160,24 +189,12 @@ impl Writer {
     }
 
     /// Keeps what happened for whoever asks after the log's health.
-    fn note(&self, failure: Option<String>) {
+    fn note_success(&self) {
         let mut health = locked(&self.shared.health);
-        let was_failing = std::mem::replace(&mut health.is_failing, failure.is_some());
-        match failure {
-            Some(reason) => {
-                if !was_failing {
-                    tracing::error!(reason, "the embedded log cannot be written");
-                }
-                health.failures += 1;
-                health.last_error = Some(reason);
-            }
-            None => {
-                if was_failing {
-                    tracing::info!("the embedded log can be written again");
-                }
-                health.commits += 1;
-            }
+        if std::mem::replace(&mut health.is_failing, false) {
+            tracing::info!("the embedded log can be written again");
         }
+        health.commits += 1;
     }
 
     /// One step of the oldest removal; answers it when it is done.
@@ -186,6 +203,8 @@ impl Writer {
         self.shared.recent.remove(retain.partition, retain.below_offset);
         let outcome = match self.store.remove(retain.partition, retain.below_offset, REMOVE_ROWS_MAX) {
             Ok(REMOVE_ROWS_MAX) => {
+                // At most one a row: rows that lie side by side share them.
+                self.keeper.wrote(REMOVE_ROWS_MAX as usize);
                 retain.removed += REMOVE_ROWS_MAX;
                 self.retains.push_front(retain);
                 return;
@@ -196,6 +215,30 @@ impl Writer {
         // Whoever stopped waiting does not want to know.
         let _ = retain.answer.send(outcome);
     }
+}
+
+/// What was written of `append`, told to who does not wait for the flush.
+fn committed((append, appended): (Append, Appended)) -> Committed {
+    let Append { partition, envelope, is_durable, answer } = append;
+    let Appended { offset, append_time } = appended;
+    let entry = LogEntry { partition, offset, append_time, bytes: envelope.into() };
+    if is_durable {
+        return Committed { entry, answer: Some(answer) };
+    }
+    // Whoever stopped waiting does not want to know.
+    let _ = answer.send(Ok(appended));
+    Committed { entry, answer: None }
+}
+
+fn refuse(batch: &mut Vec<Append>, why: &str) {
+    for append in batch.drain(..) {
+        let _ = append.answer.send(Err(AppendError::Unavailable(why.to_owned())));
+    }
+}
+
+/// About how many pages an envelope changes: its own, and one of the index.
+fn pages_of(append: &Append) -> usize {
+    append.envelope.len() / PAGE_BYTES as usize + 2
 }
 
 impl Drop for Writer {

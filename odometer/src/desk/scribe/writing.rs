@@ -170,7 +170,11 @@ async fn write_one(partition: usize, log: &dyn LogAppender, page: Page) {
     let envelope = page.sheet.seal();
     let deadline = Instant::now() + WRITE_MAX;
     let written = loop {
-        match log.append(number, envelope.clone()).wait().await {
+        let appending = match page.tell.is_empty() {
+            true => log.append_unflushed(number, envelope.clone()),
+            false => log.append(number, envelope.clone()),
+        };
+        match appending.wait().await {
             Err(error) if error.is_retryable() && Instant::now() < deadline => tokio::time::sleep(WRITE_PAUSE).await,
             written => break written,
         }

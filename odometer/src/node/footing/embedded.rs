@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::node::Housekeeping;
 use crate::node::files::Files;
 use crate::node::retention::Retention;
+use crate::slices::stand_back;
 
 pub(crate) struct Embedded {
     files: Files,
@@ -34,7 +35,7 @@ impl Embedded {
         let files = Files::new(&config.server.data_dir);
         let lock = files.lock()?;
         let partitions = config.server.partitions;
-        let options = EmbeddedOptions { partitions, ..EmbeddedOptions::default() };
+        let options = EmbeddedOptions { partitions, in_background: stand_back, ..EmbeddedOptions::default() };
         let log = EmbeddedLog::open(&files.log(), options)?;
         let installation = Installation { log_id: log.log_id().to_owned(), partitions, hash_seed: config.hash_seed };
         Ok(Self { files, log, installation, keep: config.log_retention, _lock: lock })
