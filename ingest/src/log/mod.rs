@@ -59,7 +59,8 @@ pub trait LogReader: Send {
 pub struct Bounds {
     /// The first offset that is still there.
     pub start_offset: u64,
-    /// The offset that the next envelope will get.
+    /// The offset behind the last envelope that is durable: the next one's, unless some are
+    /// unflushed.
     pub end_offset: u64,
 }
 

@@ -20,6 +20,9 @@ use crate::log::{AppendError, Appended, LogError};
 /// How long a commit that nobody waits for may stay without a flush: long enough that
 /// flushes, and the turns of whoever reads, are few.
 const LATER: Duration = Duration::from_millis(20);
+/// Age of something unflushed at which nobody is answered without a flush any more: the
+/// disk takes nothing, and a loss of power would cost all that is answered meanwhile.
+const BEHIND: Duration = Duration::from_millis(250);
 /// Bytes that may wait for a flush before the writer waits, too: some commits of the
 /// largest size.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -31,11 +34,25 @@ pub(super) struct Committed {
     pub(super) answer: Option<oneshot::Sender<Result<Appended, AppendError>>>,
 }
 
+impl Committed {
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.entry.bytes.len()
+    }
+}
+
+/// What is flushed at once.
+struct Due {
+    committed: Vec<Committed>,
+    commits: u64,
+}
+
 /// The writer's end of the thread that flushes. Dropped, it ends the thread once
 /// everything is flushed.
 #[derive(Debug)]
 pub(super) struct Flusher {
     line: Arc<Line>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,9 +70,12 @@ struct Line {
 struct Waiting {
     /// In the order of their commits.
     committed: Vec<Committed>,
+    commits: u64,
     bytes: usize,
     /// When the oldest came.
     since: Option<Instant>,
+    /// When the oldest came of those that are being flushed.
+    flushing_since: Option<Instant>,
     /// Somebody waits for one of them.
     is_awaited: bool,
     is_closing: bool,
@@ -65,7 +85,7 @@ struct Waiting {
 
 impl Flusher {
     /// Flushes what another process may have left, shows it to readers, and starts the
-    /// thread for the log at `path`, which is open.
+    /// thread for the log at `path`, the file's full name, which is open.
     ///
     /// # Errors
     /// When the write-ahead log cannot be opened or flushed, or the thread not be had.
@@ -78,15 +98,25 @@ impl Flusher {
         sync_directory(path)?;
         shared.flushed.iter().zip(ends).for_each(|(flushed, end)| flushed.store(*end, Ordering::Release));
         let line = Arc::new(Line::default());
-        let (theirs, shared) = (Arc::clone(&line), Arc::clone(shared));
-        let run = move || flush_all(&file, &theirs, &shared);
+        let (theirs, told) = (Arc::clone(&line), Arc::clone(shared));
+        let run = move || flush_all(&file, &theirs, &told);
         let thread = std::thread::Builder::new().name("log-flusher".into()).spawn(run);
-        Ok(Self { line, thread: Some(thread.map_err(failed("starting the thread that flushes"))?) })
+        Ok(Self {
+            line,
+            shared: Arc::clone(shared),
+            thread: Some(thread.map_err(failed("starting the thread that flushes"))?),
+        })
     }
 
     /// Why nothing can be flushed any more, if so.
     pub(super) fn failure(&self) -> Option<String> {
         self.line.lock().failure.clone()
+    }
+
+    /// Whether whoever needs no flush must wait for one all the same.
+    pub(super) fn is_behind(&self) -> bool {
+        let waiting = self.line.lock();
+        waiting.flushing_since.or(waiting.since).is_some_and(|since| since.elapsed() >= BEHIND)
     }
 
     /// Hands over what one commit wrote; blocks while too much waits.
@@ -96,13 +126,14 @@ impl Flusher {
             waiting = self.line.taken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(why) = &waiting.failure {
-            return refuse(committed, why);
+            return self.shared.refuse(committed, why);
         }
         let is_awaited = committed.iter().any(|one| one.answer.is_some());
         let is_news = waiting.since.is_none() || is_awaited && !waiting.is_awaited;
         waiting.is_awaited |= is_awaited;
         waiting.since.get_or_insert_with(Instant::now);
-        waiting.bytes += committed.iter().map(|one| one.entry.bytes.len()).sum::<usize>();
+        waiting.commits += 1;
+        waiting.bytes += committed.iter().map(Committed::bytes).sum::<usize>();
         waiting.committed.extend(committed);
         drop(waiting);
         if is_news {
@@ -133,8 +164,9 @@ impl Line {
     }
 
     /// Waits until something should be flushed, and takes all of it; none at the end.
-    fn next(&self) -> Option<Vec<Committed>> {
+    fn next(&self) -> Option<Due> {
         let mut waiting = self.lock();
+        waiting.flushing_since = None;
         loop {
             let Some(since) = waiting.since else {
                 if waiting.is_closing {
@@ -145,9 +177,10 @@ impl Line {
             };
             let left = LATER.saturating_sub(since.elapsed());
             if left.is_zero() || waiting.is_urgent() {
-                (waiting.since, waiting.is_awaited, waiting.bytes) = (None, false, 0);
+                (waiting.flushing_since, waiting.is_awaited, waiting.bytes) = (waiting.since.take(), false, 0);
                 self.taken.notify_one();
-                return Some(std::mem::take(&mut waiting.committed));
+                let commits = std::mem::take(&mut waiting.commits);
+                return Some(Due { committed: std::mem::take(&mut waiting.committed), commits });
             }
             waiting = self.due.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -155,11 +188,12 @@ impl Line {
 
     /// Nothing more is taken: what the disk has of what was committed is not known, and
     /// flushing again would not tell.
-    fn fail(&self, why: &str) {
+    fn fail(&self, why: &str, shared: &Shared) {
         let mut waiting = self.lock();
         waiting.failure = Some(why.to_owned());
         waiting.since = None;
-        refuse(std::mem::take(&mut waiting.committed), why);
+        shared.failed(why);
+        shared.refuse(std::mem::take(&mut waiting.committed), why);
         self.taken.notify_one();
     }
 }
@@ -170,51 +204,54 @@ impl Waiting {
     }
 }
 
-fn refuse(committed: Vec<Committed>, why: &str) {
-    for answer in committed.into_iter().filter_map(|one| one.answer) {
-        // Whoever stopped waiting does not want to know.
-        let _ = answer.send(Err(AppendError::Unavailable(why.to_owned())));
-    }
-}
-
 /// What the thread does.
 fn flush_all(file: &File, line: &Line, shared: &Shared) {
-    let _closes = FailsAtPanic(line);
-    while let Some(committed) = line.next() {
+    let _closes = FailsAtPanic(line, shared);
+    while let Some(due) = line.next() {
         if let Err(error) = file.sync_data() {
-            let why = format!("flushing failed, and what the disk has is not known until a restart: {error}");
-            shared.failed(&why);
-            line.fail(&why);
-            refuse(committed, &why);
+            let why = format!("flushing failed, and what the disk has is not known: {error}");
+            line.fail(&why, shared);
+            shared.refuse(due.committed, &why);
         } else {
-            show(committed, shared);
+            shared.show(due);
         }
     }
 }
 
-/// Shows readers what is durable, and answers everyone.
-fn show(committed: Vec<Committed>, shared: &Shared) {
-    let show = |Committed { entry, answer }: Committed| {
-        let appended = Appended { offset: entry.offset, append_time: entry.append_time };
-        shared.flushed[entry.partition as usize].store(entry.offset + 1, Ordering::Release);
-        shared.recent.put(entry);
-        answer.map(|answer| (answer, appended))
-    };
-    let answers: Vec<_> = committed.into_iter().filter_map(show).collect();
-    shared.announce();
-    for (answer, appended) in answers {
-        // Whoever stopped waiting does not want to know.
-        let _ = answer.send(Ok(appended));
+impl Shared {
+    /// Shows readers what is durable, and answers everyone.
+    fn show(&self, Due { committed, commits }: Due) {
+        locked(&self.health).commits += commits;
+        self.queued_envelopes.fetch_sub(committed.len(), Ordering::Relaxed);
+        let show = |Committed { entry, answer }: Committed| {
+            let appended = Appended { offset: entry.offset, append_time: entry.append_time };
+            self.flushed[entry.partition as usize].store(entry.offset + 1, Ordering::Release);
+            self.recent.put(entry);
+            answer.map(|answer| (answer, appended))
+        };
+        let answers: Vec<_> = committed.into_iter().filter_map(show).collect();
+        self.announce();
+        for (answer, appended) in answers {
+            // Whoever stopped waiting does not want to know.
+            let _ = answer.send(Ok(appended));
+        }
+    }
+
+    fn refuse(&self, committed: Vec<Committed>, why: &str) {
+        self.queued_envelopes.fetch_sub(committed.len(), Ordering::Relaxed);
+        for answer in committed.into_iter().filter_map(|one| one.answer) {
+            let _ = answer.send(Err(AppendError::Unavailable(why.to_owned())));
+        }
     }
 }
 
 /// Nobody waits for a thread that has panicked.
-struct FailsAtPanic<'a>(&'a Line);
+struct FailsAtPanic<'a>(&'a Line, &'a Shared);
 
 impl Drop for FailsAtPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail("the thread that flushes panicked; this is a bug");
+            self.0.fail("the thread that flushes panicked; this is a bug", self.1);
         }
     }
 }
@@ -230,12 +267,33 @@ mod tests {
         Committed { entry: LogEntry { partition: 0, offset, append_time: TimeMs(5), bytes }, answer }
     }
 
+    /// Without a thread.
     fn idle() -> Flusher {
-        Flusher { line: Arc::default(), thread: None }
+        let shared = Shared::new(1);
+        // More than is ever answered here.
+        shared.queued_envelopes.store(100, Ordering::Relaxed);
+        Flusher { line: Arc::default(), shared: Arc::new(shared), thread: None }
     }
 
-    fn offsets(taken: Option<Vec<Committed>>) -> Vec<u64> {
-        taken.expect("it is not the end").iter().map(|one| one.entry.offset).collect()
+    fn offsets(due: Option<Due>) -> Vec<u64> {
+        due.expect("it is not the end").committed.iter().map(|one| one.entry.offset).collect()
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_waited_for() {
+        let flusher = idle();
+        assert!(!flusher.is_behind());
+        flusher.take(vec![committed(0, None)]);
+        assert!(!flusher.is_behind());
+        flusher.line.lock().since = Instant::now().checked_sub(BEHIND);
+        assert!(flusher.is_behind());
+        assert_eq!(offsets(flusher.line.next()), [0]);
+        flusher.take(vec![committed(1, None)]);
+        assert!(flusher.is_behind(), "the flush is under way");
+        flusher.line.lock().is_closing = true;
+        assert_eq!(offsets(flusher.line.next()), [1]);
+        assert!(flusher.line.next().is_none());
+        assert!(!flusher.is_behind());
     }
 
     #[test]
@@ -261,11 +319,12 @@ mod tests {
     fn a_flush_that_fails_is_the_last() {
         // Cannot be flushed.
         let file = File::open("/dev/null").unwrap();
-        let (flusher, shared) = (idle(), Shared::new(1));
+        let flusher = idle();
+        let shared = &flusher.shared;
         let (answer, mut answered) = oneshot::channel();
         flusher.take(vec![committed(0, Some(answer))]);
         flusher.line.lock().is_closing = true;
-        flush_all(&file, &flusher.line, &shared);
+        flush_all(&file, &flusher.line, shared);
         let why = flusher.failure().expect("it failed");
         assert_eq!(answered.try_recv(), Ok(Err(AppendError::Unavailable(why.clone()))));
         let (answer, mut answered) = oneshot::channel();
@@ -281,14 +340,15 @@ mod tests {
     fn what_is_flushed_is_shown_and_answered() {
         let directory = tempfile::tempdir().unwrap();
         let file = File::create(directory.path().join("file")).unwrap();
-        let (flusher, shared) = (idle(), Shared::new(1));
+        let flusher = idle();
+        let shared = &flusher.shared;
         let (answer, mut answered) = oneshot::channel();
         flusher.take(vec![committed(0, None), committed(1, Some(answer))]);
         flusher.line.lock().is_closing = true;
-        flush_all(&file, &flusher.line, &shared);
+        flush_all(&file, &flusher.line, shared);
         assert_eq!(answered.try_recv(), Ok(Ok(Appended { offset: 1, append_time: TimeMs(5) })));
         assert_eq!(shared.flushed[0].load(Ordering::Acquire), 2);
         assert_eq!(shared.recent.read(0, 0, 1000).map(|entries| entries.len()), Some(2));
-        assert_eq!(*locked(&shared.generation), 1);
+        assert_eq!((*locked(&shared.generation), locked(&shared.health).commits), (1, 1));
     }
 }

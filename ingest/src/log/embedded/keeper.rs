@@ -1,22 +1,24 @@
 //! Moves pages from the write-ahead log into the file beside the writer. The write-ahead
 //! log only begins anew once all of it was moved and nobody writes: the writer moves the
-//! last pages itself, seldom, because that takes three flushes of some milliseconds each.
+//! last pages itself, seldom, because that takes three flushes, one of the whole file.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use super::EmbeddedOptions;
-use super::store::Store;
+use super::store::{Moved, Store};
 use crate::log::LogError;
 
 /// Pages written after which they are moved: 4 MiB.
 const PAGES_TO_MOVE: usize = 512;
-/// Pages written after which the write-ahead log is to begin anew: 64 MiB, which a crash
-/// leaves to be read in a tenth of a second.
-const PAGES_TO_RESTART: usize = 8 * 1024;
+/// Pages of the write-ahead log at which it is to begin anew: 64 MiB, which the next start
+/// after a crash moves within a second.
+const PAGES_TO_RESTART: u64 = 8 * 1024;
+/// Pages at which the writer moves the rest, however much it is.
+const PAGES_MAX: u64 = 10 * 1024;
 /// Pages that are left to the writer: a millisecond of its time.
 const PAGES_LEFT_MAX: u64 = 48;
 /// How often what was written meanwhile is moved, too, before the writer is left the rest.
@@ -26,20 +28,11 @@ const PASSES_MAX: u32 = 8;
 /// Dropped, it ends the keeper's thread.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    calls: Option<SyncSender<Call>>,
+    calls: Option<SyncSender<()>>,
     is_nearly_done: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// About as many pages were written since the last call, and since the write-ahead log
-    /// began anew.
+    /// About as many pages were written since the last call.
     pages: usize,
-    pages_in_all: usize,
-}
-
-/// What is asked of the thread.
-#[derive(Clone, Copy, Debug)]
-struct Call {
-    /// Whether to move so many that the writer can move the rest.
-    is_restart: bool,
 }
 
 impl Keeper {
@@ -62,7 +55,7 @@ impl Keeper {
             doing: "starting the thread beside the writer",
             source: Box::new(error),
         })?;
-        Ok(Self { calls: Some(calls), is_nearly_done, thread: Some(thread), pages: 0, pages_in_all: 0 })
+        Ok(Self { calls: Some(calls), is_nearly_done, thread: Some(thread), pages: 0 })
     }
 
     /// Lets it end what it does, and ends it.
@@ -76,23 +69,25 @@ impl Keeper {
     /// Counts what was written, so that it is moved in time.
     pub(super) fn wrote(&mut self, pages: usize) {
         self.pages += pages;
-        self.pages_in_all += pages;
         if self.pages >= PAGES_TO_MOVE {
             self.pages = 0;
-            let call = Call { is_restart: self.pages_in_all >= PAGES_TO_RESTART };
             // Full where it was called and has not begun; called again soon.
-            let _ = self.calls.as_ref().map(|calls| calls.try_send(call));
+            if let Some(Err(TrySendError::Disconnected(()))) = self.calls.as_ref().map(|calls| calls.try_send(())) {
+                tracing::error!("nobody moves pages beside the log's writer any more: the thread panicked");
+                self.calls = None;
+            }
         }
     }
 
-    /// The write-ahead log begins anew.
-    pub(super) fn restarts(&mut self) {
-        self.pages_in_all = 0;
+    /// Whether the writer should move the rest now; the keeper moves nothing until it
+    /// [goes on](Self::goes_on).
+    pub(super) fn leaves_the_rest(&self) -> bool {
+        self.is_nearly_done.load(Ordering::Relaxed)
     }
 
-    /// Whether the writer should move the rest now.
-    pub(super) fn leaves_the_rest(&self) -> bool {
-        self.is_nearly_done.load(Ordering::Relaxed) && self.is_nearly_done.swap(false, Ordering::Relaxed)
+    /// The writer has moved what it could.
+    pub(super) fn goes_on(&self) {
+        self.is_nearly_done.store(false, Ordering::Relaxed);
     }
 }
 
@@ -103,19 +98,30 @@ impl Drop for Keeper {
 }
 
 /// Works until nobody can call any more.
-fn keep(store: &Store, called: &Receiver<Call>, is_nearly_done: &AtomicBool) {
-    while let Ok(Call { is_restart }) = called.recv() {
-        let passes = if is_restart { PASSES_MAX } else { 1 };
-        for _ in 0..passes {
-            match store.move_pages() {
-                Ok(Some(left)) if left > PAGES_LEFT_MAX => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!("pages of the embedded log were not moved beside its writer: {error}");
-                    break;
-                }
-            }
+fn keep(store: &Store, called: &Receiver<()>, is_nearly_done: &AtomicBool) {
+    while called.recv().is_ok() {
+        // The writer moves the rest, and needs the lock for that.
+        if is_nearly_done.load(Ordering::Relaxed) {
+            continue;
         }
-        is_nearly_done.store(is_restart, Ordering::Relaxed);
+        match move_most(store) {
+            Ok(leaves_the_rest) => is_nearly_done.store(leaves_the_rest, Ordering::Relaxed),
+            Err(error) => tracing::warn!("pages of the embedded log were not moved beside its writer: {error}"),
+        }
     }
+}
+
+/// Moves what there is, and again what came meanwhile where the write-ahead log should begin
+/// anew; whether the writer is to move the rest.
+fn move_most(store: &Store) -> rusqlite::Result<bool> {
+    for _ in 0..PASSES_MAX {
+        let Some(Moved { pages, left }) = store.move_pages()? else { return Ok(false) };
+        if pages < PAGES_TO_RESTART {
+            return Ok(false);
+        }
+        if left <= PAGES_LEFT_MAX || pages >= PAGES_MAX {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -99,15 +99,15 @@ impl EmbeddedOptions {
 pub struct EmbeddedHealth {
     /// Whether the writer thread is there; false after close.
     pub is_running: bool,
-    /// Whether the newest commit failed, so that appends are being refused.
+    /// Whether the newest commit or a flush failed, so that appends are being refused.
     pub is_failing: bool,
     /// The last failure, kept after recovery.
     pub last_error: Option<String>,
     /// Failed commits since the log was opened.
     pub failures: u64,
-    /// Commits since the log was opened.
+    /// Commits since the log was opened that are flushed.
     pub commits: u64,
-    /// Envelopes that wait for the writer now.
+    /// Envelopes that wait for the writer or for their flush now.
     pub queued_envelopes: usize,
 }
 
@@ -147,7 +147,7 @@ struct Shared {
     flushed: Vec<AtomicU64>,
     queued_envelopes: AtomicUsize,
     health: Mutex<EmbeddedHealth>,
-    /// Commits so far; readers wait for it to move.
+    /// Flushes so far; readers wait for it to move.
     generation: Mutex<u64>,
     committed: Condvar,
 }
@@ -170,7 +170,12 @@ impl EmbeddedLog {
         let health = HealthWatch { shared: Arc::clone(&shared), is_running: Arc::downgrade(&running) };
         let ends = store.tails().map_err(failed("reading where it ends"))?;
         let ends: Vec<u64> = ends.iter().map(|tail| tail.next_offset).collect();
-        let flusher = Flusher::start(path, &ends, &shared)?;
+        // What a process left that ended badly may be in the system's memory alone, even
+        // where a flush says otherwise, if one has failed before: this writes it once more.
+        store.fold().map_err(failed("folding its write-ahead log into the file"))?;
+        // Where SQLite has it: `path` may be a link.
+        let file = store.connection.path().map_or_else(|| path.to_owned(), PathBuf::from);
+        let flusher = Flusher::start(&file, &ends, &shared)?;
         let writer = spawn(Writer::new((store, keeper, flusher), options, queue, Arc::clone(&shared)), running)?;
         let door = Door { partitions, is_closed: AtomicBool::new(false), commands, shared: Arc::clone(&shared) };
         Ok(Self { path: path.to_owned(), log_id, door: Arc::new(door), shared, writer: Some(writer), health })

@@ -13,7 +13,7 @@ use super::locked;
 /// a processor's cache.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The newest envelopes of every partition, committed ones only.
+/// The newest envelopes of every partition, flushed ones only.
 #[derive(Debug)]
 pub(super) struct Recent {
     partitions: Vec<Mutex<Newest>>,

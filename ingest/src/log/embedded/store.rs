@@ -49,6 +49,15 @@ pub(super) struct Store {
     pub(super) partitions: u32,
 }
 
+/// What the write-ahead log has after some of it was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// Pages since it began anew.
+    pub(super) pages: u64,
+    /// Those that are not in the file yet.
+    pub(super) left: u64,
+}
+
 /// Where a partition goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) struct Tail {
@@ -126,12 +135,14 @@ impl Store {
     }
 
     /// Moves what pages of the write-ahead log can be moved now, without waiting for
-    /// anybody; how many are left, unless another connection moves some.
-    pub(super) fn move_pages(&self) -> rusqlite::Result<Option<u64>> {
+    /// anybody; nothing while another connection does.
+    pub(super) fn move_pages(&self) -> rusqlite::Result<Option<Moved>> {
         let mut moving = self.connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
         moving.query_row([], |row| {
-            let (is_busy, pages, moved): (bool, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok((!is_busy).then(|| pages.saturating_sub(moved)))
+            // Both are -1 where another connection moves.
+            let (pages, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
+            let moved = |pages: u64| Moved { pages, left: pages.saturating_sub(moved.unsigned_abs()) };
+            Ok(u64::try_from(pages).ok().map(moved))
         })
     }
 

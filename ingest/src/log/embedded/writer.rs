@@ -93,6 +93,7 @@ impl Writer {
                 return self.close();
             }
             self.append(&mut batch);
+            self.check_flusher()?;
             self.move_rest();
             self.retain_step();
         }
@@ -100,8 +101,12 @@ impl Writer {
 
     fn close(mut self) -> Result<(), LogError> {
         self.flusher.end();
+        self.check_flusher()?;
         self.keeper.end();
-        self.store.fold().map_err(failed("folding its write-ahead log into the file"))
+        self.store.fold().map_err(failed("folding its write-ahead log into the file"))?;
+        // Another writer may follow.
+        self.shared.flushed.iter().for_each(|flushed| flushed.store(u64::MAX, Ordering::Release));
+        Ok(())
     }
 
     /// Lets the write-ahead log begin anew, once little of it is left to move.
@@ -109,12 +114,10 @@ impl Writer {
         if !self.keeper.leaves_the_rest() {
             return;
         }
-        match self.store.move_pages() {
-            Ok(Some(0)) => self.keeper.restarts(),
-            // Somebody reads the old ones; the keeper leaves the rest again.
-            Ok(_) => {}
-            Err(error) => tracing::warn!("pages of the embedded log were not moved: {error}"),
+        if let Err(error) = self.store.move_pages() {
+            tracing::warn!("pages of the embedded log were not moved: {error}");
         }
+        self.keeper.goes_on();
     }
 
     /// Moves what waits into `batch`, up to a commit's size. Blocks for the first
@@ -137,7 +140,6 @@ impl Writer {
                 None => break,
             }
         }
-        self.shared.queued_envelopes.fetch_sub(batch.len(), Ordering::Relaxed);
     }
 
     /// Commits `batch`, and answers everyone in it who does not wait for the flush.
@@ -145,21 +147,20 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        if let Some(why) = self.flusher.failure() {
-            self.shared.failed(&why);
-            return refuse(batch, &why);
-        }
         match self.commit(batch) {
             Ok(appended) => {
                 self.note_success();
-                self.keeper.wrote(batch.iter().map(pages_of).sum());
-                self.flusher.take(batch.drain(..).zip(appended).map(committed).collect());
+                self.keeper.wrote(pages_of(batch, self.options.partitions));
+                let is_behind = self.flusher.is_behind();
+                let all = batch.drain(..).zip(appended).map(|one| committed(one, is_behind));
+                self.flusher.take(all.collect());
             }
             Err(error) => {
                 self.tails = None;
                 self.shared.recent.clear();
                 let reason = error.to_string();
                 self.shared.failed(&reason);
+                self.shared.queued_envelopes.fetch_sub(batch.len(), Ordering::Relaxed);
                 refuse(batch, &reason);
             }
         }
@@ -194,12 +195,21 @@ impl Writer {
         if std::mem::replace(&mut health.is_failing, false) {
             tracing::info!("the embedded log can be written again");
         }
-        health.commits += 1;
+    }
+
+    /// Ends the writer once nothing can be flushed any more: what waits is told that the log
+    /// is closed.
+    fn check_flusher(&self) -> Result<(), LogError> {
+        let failed = |why: String| LogError::Storage { doing: "flushing", source: why.into() };
+        self.flusher.failure().map_or(Ok(()), |why| Err(failed(why)))
     }
 
     /// One step of the oldest removal; answers it when it is done.
     fn retain_step(&mut self) {
         let Some(mut retain) = self.retains.pop_front() else { return };
+        // What is not flushed is nobody's past.
+        let flushed = self.shared.flushed[retain.partition as usize].load(Ordering::Acquire);
+        retain.below_offset = retain.below_offset.min(flushed);
         self.shared.recent.remove(retain.partition, retain.below_offset);
         let outcome = match self.store.remove(retain.partition, retain.below_offset, REMOVE_ROWS_MAX) {
             Ok(REMOVE_ROWS_MAX) => {
@@ -217,12 +227,12 @@ impl Writer {
     }
 }
 
-/// What was written of `append`, told to who does not wait for the flush.
-fn committed((append, appended): (Append, Appended)) -> Committed {
+/// What was written of `append`, told to who needs no flush, unless flushes are behind.
+fn committed((append, appended): (Append, Appended), is_behind: bool) -> Committed {
     let Append { partition, envelope, is_durable, answer } = append;
     let Appended { offset, append_time } = appended;
     let entry = LogEntry { partition, offset, append_time, bytes: envelope.into() };
-    if is_durable {
+    if is_durable || is_behind {
         return Committed { entry, answer: Some(answer) };
     }
     // Whoever stopped waiting does not want to know.
@@ -236,9 +246,11 @@ fn refuse(batch: &mut Vec<Append>, why: &str) {
     }
 }
 
-/// About how many pages an envelope changes: its own, and one of the index.
-fn pages_of(append: &Append) -> usize {
-    append.envelope.len() / PAGE_BYTES as usize + 2
+/// About how many pages a commit changes: those of the envelopes, and of each partition some
+/// of the index.
+fn pages_of(batch: &[Append], partitions: u32) -> usize {
+    let bytes: usize = batch.iter().map(|append| append.envelope.len()).sum();
+    bytes / PAGE_BYTES as usize + 1 + 2 * batch.len().min(partitions as usize)
 }
 
 impl Drop for Writer {

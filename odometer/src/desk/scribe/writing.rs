@@ -157,22 +157,24 @@ impl<'a> Writing<'a> {
 /// Writes what was taken from one partition's queue, in its order.
 async fn write_pages((partition, queues): (usize, &Queues), log: &dyn LogAppender, pages: Vec<Page>) -> usize {
     for page in pages {
-        write_one(partition, log, page).await;
+        write_one((partition, queues), log, page).await;
     }
     let queue = &queues.queues[partition];
     queue.note_oldest(&queue.lock(), true);
     partition
 }
 
-async fn write_one(partition: usize, log: &dyn LogAppender, page: Page) {
+async fn write_one((partition, queues): (usize, &Queues), log: &dyn LogAppender, page: Page) {
     // There are as many as the log says, in 32 bits.
     let number = u32::try_from(partition).unwrap_or(u32::MAX);
     let envelope = page.sheet.seal();
     let deadline = Instant::now() + WRITE_MAX;
     let written = loop {
-        let appending = match page.tell.is_empty() {
-            true => log.append_unflushed(number, envelope.clone()),
-            false => log.append(number, envelope.clone()),
+        // At the end, whoever counts is to see all of it.
+        let is_durable = !page.tell.is_empty() || queues.is_closing.load(Ordering::Acquire);
+        let appending = match is_durable {
+            true => log.append(number, envelope.clone()),
+            false => log.append_unflushed(number, envelope.clone()),
         };
         match appending.wait().await {
             Err(error) if error.is_retryable() && Instant::now() < deadline => tokio::time::sleep(WRITE_PAUSE).await,

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use super::linger::{Alone, Linger};
 use super::processors::{keep_to, one_each};
-use super::steer::{Seats, Steer};
+use super::steer::{Claim, Open, Seats, Steer};
 use super::{Lean, Parting, Place, resume};
 use crate::slices;
 
@@ -87,15 +87,6 @@ impl Here {
     }
 }
 
-/// One connection of a lane, while it is there.
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Lanes {
     /// One for each processor that this process may use.
     ///
@@ -121,13 +112,23 @@ impl Lanes {
     /// # Errors
     /// When the lane has ended, which only a bug of ours can bring about.
     pub(super) fn take(&self, Parting { stream, read, place, lane }: Parting) -> io::Result<()> {
-        let emptiest = || self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed));
-        let lane = lane.map_or_else(emptiest, |number| self.lanes.get(number));
         let gone = || io::Error::other("a thread that answers connections has ended");
-        let (lane, inbox) = lane.and_then(|lane| Some((lane, lane.inbox.as_ref()?))).ok_or_else(gone)?;
-        lane.open.fetch_add(1, Ordering::Relaxed);
-        let open = Open(Arc::clone(&lane.open));
+        let Claim { lane, open } = lane.or_else(|| self.emptiest()).ok_or_else(gone)?;
+        let inbox = self.lanes.get(lane).and_then(|lane| lane.inbox.as_ref()).ok_or_else(gone)?;
         inbox.send(Arrival { stream, read, place, _open: open }).map_err(|_| gone())
+    }
+
+    /// A place in the lane that has the fewest connections.
+    fn emptiest(&self) -> Option<Claim> {
+        let all = (0..).zip(&self.lanes);
+        let (lane, _) = all.min_by_key(|(_, lane)| lane.open.load(Ordering::Relaxed))?;
+        Some(self.claim(lane))
+    }
+
+    fn claim(&self, lane: usize) -> Claim {
+        let open = &self.lanes[lane].open;
+        open.fetch_add(1, Ordering::Relaxed);
+        Claim { lane, open: Open(Arc::clone(open)) }
     }
 
     /// No more connections come; each lane ends with its last one.

@@ -40,6 +40,7 @@ use self::head::{Head, Seen};
 use self::lanes::{Here, Lanes};
 use self::patience::{Patience, Times, with_patient_body};
 use self::prefixed::Prefixed;
+use self::steer::Claim;
 use super::Quota;
 use super::body::{BODY_BYTES_MAX, request_of};
 use super::reply::Reply;
@@ -97,7 +98,7 @@ async fn serve_within(
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(parting) = parting.recv() => match (&lanes, parting.lane) {
+            Some(parting) = parting.recv() => match (&lanes, &parting.lane) {
                 (Some(lanes), Some(_)) => lanes.take(parting)?,
                 _ => routed.serve(parting)?,
             },
@@ -141,16 +142,16 @@ struct Parting {
     stream: std::net::TcpStream,
     read: BytesMut,
     place: Place,
-    /// The lane that it is for.
-    lane: Option<usize>,
+    /// Its place in the lane that it is for.
+    lane: Option<Claim>,
 }
 
 /// A connection that a lane does not go on with.
 struct Left {
     stream: TcpStream,
     read: BytesMut,
-    /// The lane that is nearer to its client; none where the router is to answer.
-    lane: Option<usize>,
+    /// Its place in the lane that is nearer to its client; none where the router is to answer.
+    lane: Option<Claim>,
 }
 
 /// Connections of the router's own server.

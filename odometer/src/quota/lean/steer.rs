@@ -28,6 +28,21 @@ struct Seat {
     open: Arc<AtomicUsize>,
 }
 
+/// One connection of a lane, as long as it is counted there.
+pub(super) struct Open(pub(super) Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection's place in another lane.
+pub(super) struct Claim {
+    pub(super) lane: usize,
+    pub(super) open: Open,
+}
+
 /// Where one connection should be.
 pub(super) struct Steer {
     seats: Seats,
@@ -53,10 +68,13 @@ impl Seats {
         self.0.iter().position(|seat| seat.processor == processor)
     }
 
-    /// Whether a connection of lane `from` may go to lane `to`.
-    fn has_room(&self, from: usize, to: usize) -> bool {
-        let open = |lane: usize| self.0[lane].open.load(Ordering::Relaxed);
-        open(to) <= open(from) + AHEAD_MAX
+    /// A place in lane `to` for a connection of lane `from`, unless that has its share.
+    fn claim(&self, from: usize, to: usize) -> Option<Claim> {
+        let others = &self.0[to].open;
+        // Counted first: several may want to go at once.
+        let (had, open) = (others.fetch_add(1, Ordering::Relaxed), Open(Arc::clone(others)));
+        let has_room = had <= self.0[from].open.load(Ordering::Relaxed) + AHEAD_MAX;
+        has_room.then_some(Claim { lane: to, open })
     }
 }
 
@@ -65,8 +83,9 @@ impl Steer {
         Self { seats, here, answers: 0, wanted: here, agreed: 0 }
     }
 
-    /// To be called after an answer: the other lane that the connection should go to.
-    pub(super) fn look(&mut self, stream: &TcpStream) -> Option<usize> {
+    /// To be called after an answer: a place in the other lane that the connection should
+    /// go to.
+    pub(super) fn look(&mut self, stream: &TcpStream) -> Option<Claim> {
         if self.seats.0.is_empty() {
             return None;
         }
@@ -79,13 +98,13 @@ impl Steer {
         self.learn(lane)
     }
 
-    fn learn(&mut self, lane: usize) -> Option<usize> {
+    fn learn(&mut self, lane: usize) -> Option<Claim> {
         if lane != self.wanted {
             (self.wanted, self.agreed) = (lane, 0);
         }
         self.agreed = self.agreed.saturating_add(1);
         let is_due = lane != self.here && self.agreed >= AGREED;
-        (is_due && self.seats.has_room(self.here, lane)).then_some(lane)
+        is_due.then(|| self.seats.claim(self.here, lane)).flatten()
     }
 }
 
@@ -101,7 +120,7 @@ mod tests {
 
     /// What comes of a row of looks.
     fn looks<const N: usize>(steer: &mut Steer, lanes: [usize; N]) -> [Option<usize>; N] {
-        lanes.map(|lane| steer.learn(lane))
+        lanes.map(|lane| steer.learn(lane).map(|claim| claim.lane))
     }
 
     #[test]
@@ -117,7 +136,11 @@ mod tests {
         let mut steer = Steer::new(seats.clone(), 0);
         assert_eq!(looks(&mut steer, [1; 4]), [None; 4]);
         seats.0[1].open.store(4, Ordering::Relaxed);
-        assert_eq!(looks(&mut steer, [1]), [Some(1)], "once there is room");
+        let claim = steer.learn(1).expect("there is room now");
+        assert_eq!(seats.0[1].open.load(Ordering::Relaxed), 5, "it is counted from here on");
+        assert!(steer.learn(1).is_none());
+        drop(claim);
+        assert_eq!(seats.0[1].open.load(Ordering::Relaxed), 4);
     }
 
     #[test]

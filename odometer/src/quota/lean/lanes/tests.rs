@@ -35,9 +35,9 @@ fn start() -> Started {
     Started { lanes: Lanes::start(&lean).unwrap(), parting, _stopping: stopping }
 }
 
-/// A new connection to a client on a thread of its own, for lane `lane`.
+/// A new connection to a client on a thread of its own, for the first lane.
 async fn connected<T: Send + 'static>(
-    lane: usize,
+    lanes: &Lanes,
     client: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (Parting, JoinHandle<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -45,7 +45,7 @@ async fn connected<T: Send + 'static>(
     let client = spawn(move || client(TcpStream::connect(address).unwrap()));
     let stream = listener.accept().await.unwrap().0.into_std().unwrap();
     let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-    (Parting { stream, read: BytesMut::new(), place, lane: Some(lane) }, client)
+    (Parting { stream, read: BytesMut::new(), place, lane: Some(lanes.claim(0)) }, client)
 }
 
 fn is_answered(stream: &mut TcpStream) -> bool {
@@ -62,7 +62,7 @@ fn is_answered(stream: &mut TcpStream) -> bool {
 async fn what_was_read_goes_along() {
     let started = start();
     let (begun, rest) = REQUEST.split_at(70);
-    let (mut arrived, client) = connected(0, move |mut stream| {
+    let (mut arrived, client) = connected(&started.lanes, move |mut stream| {
         stream.write_all(rest).unwrap();
         is_answered(&mut stream)
     })
@@ -79,7 +79,7 @@ async fn a_connection_follows_its_client() {
     let mut started = start();
     let (target, answers) = (lanes - 1, Arc::new(AtomicU32::new(0)));
     let (counted, processor) = (Arc::clone(&answers), processors[target]);
-    let (arrived, client) = connected(0, move |mut stream| {
+    let (arrived, client) = connected(&started.lanes, move |mut stream| {
         keep_to(processor);
         // Until nobody is there.
         while stream.write_all(REQUEST).is_ok() && is_answered(&mut stream) {
@@ -91,7 +91,7 @@ async fn a_connection_follows_its_client() {
     .await;
     started.lanes.take(arrived).unwrap();
     let moved = timeout(LONG, started.parting.recv()).await.unwrap().unwrap();
-    assert_eq!(moved.lane, Some(target));
+    assert_eq!(moved.lane.as_ref().map(|claim| claim.lane), Some(target));
     assert!(answers.load(Ordering::Relaxed) < 1000, "it moves early");
     started.lanes.take(moved).unwrap();
     assert!(tokio::task::spawn_blocking(|| client.join()).await.unwrap().is_ok(), "it is answered on");
