@@ -116,7 +116,8 @@ impl Flusher {
     /// Whether whoever needs no flush must wait for one all the same.
     pub(super) fn is_behind(&self) -> bool {
         let waiting = self.line.lock();
-        waiting.flushing_since.or(waiting.since).is_some_and(|since| since.elapsed() >= BEHIND)
+        waiting.failure.is_some()
+            || waiting.flushing_since.or(waiting.since).is_some_and(|since| since.elapsed() >= BEHIND)
     }
 
     /// Hands over what one commit wrote; blocks while too much waits.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use super::EmbeddedOptions;
-use super::store::{Moved, Store};
+use super::store::{Moved, Store, is_of_the_disk};
 use crate::log::LogError;
 
 /// Pages written after which they are moved: 4 MiB.
@@ -29,10 +29,18 @@ const PASSES_MAX: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Keeper {
     calls: Option<SyncSender<()>>,
-    is_nearly_done: Arc<AtomicBool>,
+    told: Arc<Told>,
     thread: Option<JoinHandle<()>>,
     /// About as many pages were written since the last call.
     pages: usize,
+}
+
+/// What the keeper tells the writer.
+#[derive(Debug, Default)]
+struct Told {
+    is_nearly_done: AtomicBool,
+    /// The disk did not take what was moved.
+    has_failed: AtomicBool,
 }
 
 impl Keeper {
@@ -44,8 +52,8 @@ impl Keeper {
         let store = Store::open(path, options.partitions)?;
         // One call says as much as many do.
         let (calls, called) = sync_channel(1);
-        let is_nearly_done = Arc::new(AtomicBool::new(false));
-        let (tell, prepare) = (Arc::clone(&is_nearly_done), options.in_background);
+        let told = Arc::new(Told::default());
+        let (tell, prepare) = (Arc::clone(&told), options.in_background);
         let run = move || {
             prepare();
             keep(&store, &called, &tell);
@@ -55,7 +63,7 @@ impl Keeper {
             doing: "starting the thread beside the writer",
             source: Box::new(error),
         })?;
-        Ok(Self { calls: Some(calls), is_nearly_done, thread: Some(thread), pages: 0 })
+        Ok(Self { calls: Some(calls), told, thread: Some(thread), pages: 0 })
     }
 
     /// Lets it end what it does, and ends it.
@@ -82,12 +90,17 @@ impl Keeper {
     /// Whether the writer should move the rest now; the keeper moves nothing until it
     /// [goes on](Self::goes_on).
     pub(super) fn leaves_the_rest(&self) -> bool {
-        self.is_nearly_done.load(Ordering::Relaxed)
+        self.told.is_nearly_done.load(Ordering::Relaxed)
+    }
+
+    /// Whether pages may be missing in the file that are taken for moved.
+    pub(super) fn has_failed(&self) -> bool {
+        self.told.has_failed.load(Ordering::Relaxed)
     }
 
     /// The writer has moved what it could.
     pub(super) fn goes_on(&self) {
-        self.is_nearly_done.store(false, Ordering::Relaxed);
+        self.told.is_nearly_done.store(false, Ordering::Relaxed);
     }
 }
 
@@ -98,15 +111,20 @@ impl Drop for Keeper {
 }
 
 /// Works until nobody can call any more.
-fn keep(store: &Store, called: &Receiver<()>, is_nearly_done: &AtomicBool) {
+fn keep(store: &Store, called: &Receiver<()>, told: &Told) {
     while called.recv().is_ok() {
         // The writer moves the rest, and needs the lock for that.
-        if is_nearly_done.load(Ordering::Relaxed) {
+        if told.is_nearly_done.load(Ordering::Relaxed) {
             continue;
         }
         match move_most(store) {
-            Ok(leaves_the_rest) => is_nearly_done.store(leaves_the_rest, Ordering::Relaxed),
-            Err(error) => tracing::warn!("pages of the embedded log were not moved beside its writer: {error}"),
+            Ok(leaves_the_rest) => told.is_nearly_done.store(leaves_the_rest, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!("pages of the embedded log were not moved beside its writer: {error}");
+                if is_of_the_disk(&error) {
+                    return told.has_failed.store(true, Ordering::Relaxed);
+                }
+            }
         }
     }
 }

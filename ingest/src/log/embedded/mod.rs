@@ -273,7 +273,9 @@ impl HealthWatch {
     pub fn now(&self) -> EmbeddedHealth {
         let mut health = locked(&self.shared.health).clone();
         health.is_running = self.is_running.strong_count() > 0;
-        health.queued_envelopes = self.shared.queued_envelopes.load(Ordering::Relaxed);
+        // What waited when the writer ended is refused.
+        let queued = self.shared.queued_envelopes.load(Ordering::Relaxed);
+        health.queued_envelopes = if health.is_running { queued } else { 0 };
         health
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use odometer_schemas::limits::PARTITIONS_MAX;
 use odometer_schemas::time::TimeMs;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::log::LogError;
@@ -93,9 +94,7 @@ impl Store {
     fn checked(connection: Connection) -> Result<Self, LogError> {
         // A plan that may depend on parameters is prepared anew at nearly every use of
         // the cached statement; these statements have one good plan each.
-        connection
-            .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
-            .map_err(failed("opening its file"))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed("opening its file"))?;
         let schema_version = meta(&connection, "schema_version")?;
         if schema_version != SCHEMA_VERSION.to_string() {
             let what = format!("has schema version {schema_version}; this build knows {SCHEMA_VERSION}");
@@ -151,6 +150,14 @@ impl Store {
         // A reader in the midst of a query makes it answer "busy"; the pages then
         // move when the file is opened the next time.
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    }
+
+    /// Leaves the write-ahead log as it is when this is closed: the next process moves it.
+    pub(super) fn leave_as_is(&self) {
+        let asked = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        if let Err(error) = asked {
+            tracing::warn!("pages of the embedded log may move when it is closed: {error}");
+        }
     }
 
     /// A write transaction, with whatever an earlier failure left open rolled back.
@@ -216,6 +223,11 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), LogError> {
 fn meta(connection: &Connection, name: &str) -> Result<String, LogError> {
     let value = connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
     value.map_err(failed("reading what it says about itself"))
+}
+
+/// Whether the disk did not take or give something, rather than being full or busy.
+pub(super) fn is_of_the_disk(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
 }
 
 /// A storage error with what was being done.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::flusher::{Committed, Flusher};
 use super::keeper::Keeper;
-use super::store::{PAGE_BYTES, Store, Tail, failed};
+use super::store::{PAGE_BYTES, Store, Tail, failed, is_of_the_disk};
 use super::{EmbeddedOptions, Shared, locked};
 use crate::log::{AppendError, Appended, LogError};
 
@@ -84,8 +84,17 @@ impl Writer {
         }
     }
 
-    /// Works until it is closed, then empties the queue and tidies the file.
+    /// Works until it is closed, then empties the queue and tidies the file; or until what
+    /// was written cannot be made durable.
     pub(super) fn run(mut self) -> Result<(), LogError> {
+        let ended = self.work();
+        if ended.is_err() {
+            self.store.leave_as_is();
+        }
+        ended
+    }
+
+    fn work(&mut self) -> Result<(), LogError> {
         let mut batch = Vec::new();
         loop {
             self.gather(&mut batch);
@@ -94,12 +103,12 @@ impl Writer {
             }
             self.append(&mut batch);
             self.check_flusher()?;
-            self.move_rest();
+            self.move_rest()?;
             self.retain_step();
         }
     }
 
-    fn close(mut self) -> Result<(), LogError> {
+    fn close(&mut self) -> Result<(), LogError> {
         self.flusher.end();
         self.check_flusher()?;
         self.keeper.end();
@@ -109,15 +118,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets the write-ahead log begin anew, once little of it is left to move.
-    fn move_rest(&mut self) {
+    /// Lets the write-ahead log begin anew, once little of it is left to move. Pages that the
+    /// disk did not take must not be taken for moved: then the writer ends, and the next one
+    /// moves all again.
+    fn move_rest(&mut self) -> Result<(), LogError> {
+        if self.keeper.has_failed() {
+            return Err(LogError::Storage { doing: "moving its pages", source: "see the log's warnings".into() });
+        }
         if !self.keeper.leaves_the_rest() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.store.move_pages() {
-            tracing::warn!("pages of the embedded log were not moved: {error}");
-        }
+        let moved = self.store.move_pages();
         self.keeper.goes_on();
+        moved.map(drop).or_else(|error| {
+            tracing::warn!("pages of the embedded log were not moved: {error}");
+            if is_of_the_disk(&error) { Err(failed("moving its pages")(error)) } else { Ok(()) }
+        })
     }
 
     /// Moves what waits into `batch`, up to a commit's size. Blocks for the first
@@ -146,6 +162,10 @@ impl Writer {
     fn append(&mut self, batch: &mut Vec<Append>) {
         if batch.is_empty() {
             return;
+        }
+        if let Some(why) = self.flusher.failure() {
+            self.shared.queued_envelopes.fetch_sub(batch.len(), Ordering::Relaxed);
+            return refuse(batch, &why);
         }
         match self.commit(batch) {
             Ok(appended) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use odometer_ingest::log::LogAppender;
+use odometer_ingest::log::{AppendError, LogAppender};
 use tokio::task::{consume_budget, unconstrained};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -183,6 +183,10 @@ async fn write_one((partition, queues): (usize, &Queues), log: &dyn LogAppender,
     };
     if let Err(error) = &written {
         tracing::warn!("decisions of partition {partition} did not get into the log: {error}");
+        // Nothing ever will again: nobody is told yes any more.
+        if *error == AppendError::Closed {
+            queues.has_failed.store(true, Ordering::Relaxed);
+        }
     }
     for waiting in page.tell {
         // Whoever does not wait any more asks again with the same id.
