@@ -40,7 +40,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("ODOMETER_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    crate::slices::look_into_writes();
+    crate::slices::look_into_sqlite();
     let result = match &Cli::parse().command {
         Command::Dev(args) => commands::dev::run(args),
         Command::Serve(args) => commands::serve::run(args),

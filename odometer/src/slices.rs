@@ -17,9 +17,9 @@ mod sqlite;
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
-use sqlite::give_way_in_writes;
+use sqlite::give_way_in_sqlite;
 #[cfg(target_os = "linux")]
-pub(crate) use sqlite::look_into_writes;
+pub(crate) use sqlite::look_into_sqlite;
 
 /// Shortest slice that Linux grants: about what a lane needs for all that is ready.
 const SLICE: Duration = Duration::from_micros(100);
@@ -32,11 +32,11 @@ pub(crate) fn shorten() {
     ask(SLICE);
 }
 
-/// For a thread that writes what nobody waits for: short slices, and others let in between
-/// its writes.
+/// For a thread whose work nobody waits for: short slices, and others let in while SQLite
+/// works for it.
 pub(crate) fn stand_back() {
     shorten();
-    give_way_in_writes();
+    give_way_in_sqlite();
 }
 
 /// How long the calling thread has had the processor, as far as it knows.
@@ -63,13 +63,13 @@ fn ask(slice: Duration) {
     }
 }
 
-/// Nothing is known of how others write.
+/// Nothing is known of how others share processors.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn look_into_writes() {}
+pub(crate) fn look_into_sqlite() {}
 
 /// The same.
 #[cfg(not(target_os = "linux"))]
-fn give_way_in_writes() {}
+fn give_way_in_sqlite() {}
 
 /// Nothing to ask for.
 #[cfg(not(target_os = "linux"))]

@@ -29,7 +29,7 @@ use self::expiry::Expiry;
 use self::given::Given;
 use self::owners::{Owners, Reply};
 use self::requests::{ask, is_durable, is_strict, reservation_of, tenant_of};
-use self::scribe::{Scribe, Written};
+use self::scribe::{Scribe, Until, Written};
 use crate::api::books::Books;
 use crate::node::Node;
 use crate::node::cells::Cells;
@@ -190,7 +190,10 @@ impl Desk {
         }
         let (outcome, written) = self.decide_and_write((partition, epoch), quota, request, now)?;
         if let Some(written) = written {
-            self.read_back(partition, (quota, epoch), request, written).await?;
+            let written = self.in_the_log(partition, request, written);
+            let waited = tokio::time::timeout(STRICT_MAX, written).await;
+            waited.unwrap_or_else(|_| Err(unavailable("the log did not confirm in time")))?;
+            self.check_owner(partition, (quota, epoch), request)?;
         }
         Ok(answer(outcome, request, (now, lag_ms)))
     }
@@ -208,15 +211,18 @@ impl Desk {
         let place = self.scribe.place(partition)?;
         let _in_order = self.turn_of(reservation_of(request));
         let mut outcome = ask(quota, request, now)?;
-        let waits = is_strict(request) || self.scribe.is_behind(partition, now);
-        let written = match outcome.operation.take() {
-            Some(operation) if waits => Some(place.write_and_tell(epoch, &operation)),
-            Some(operation) => {
+        let until = if is_strict(request) {
+            Some(Until::Durable)
+        } else {
+            self.scribe.is_behind(partition, now).then_some(Until::Written)
+        };
+        let written = outcome.operation.take().and_then(|operation| match until {
+            Some(until) => Some(place.write_and_tell(epoch, &operation, until)),
+            None => {
                 place.write(epoch, &operation);
                 None
             }
-            None => None,
-        };
+        });
         Ok((outcome, written))
     }
 
@@ -226,29 +232,35 @@ impl Desk {
         self.turns[turn % TURNS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until this node has read its decision back from the log, as the owner. An
-    /// owner that was followed finds its successor's claim before it.
-    async fn read_back(
+    /// Waits until the log has a decision; for a strict question, until this node has read
+    /// it back, too.
+    async fn in_the_log(&self, partition: u32, request: &QuotaRequest, written: Written) -> Result<(), QuotaError> {
+        let written = written.await.unwrap_or(Err(AppendError::Closed));
+        let Appended { offset, .. } = written.map_err(|error| unavailable(&format!("the log: {error}")))?;
+        if is_strict(request) {
+            self.progress.of(partition).counted_beyond(offset).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a strict question was decided as the owner. An owner that was followed finds
+    /// its successor's claim in the log before its own decision, and does not book it.
+    fn check_owner(
         &self,
         partition: u32,
         (quota, epoch): (&LiveQuota, u64),
         request: &QuotaRequest,
-        written: Written,
     ) -> Result<(), QuotaError> {
-        let unavailable = |why: &str| QuotaError::Unavailable { why: why.to_owned() };
-        let read = async {
-            let written = written.await.unwrap_or(Err(AppendError::Closed));
-            let Appended { offset, .. } = written.map_err(|error| unavailable(&format!("the log: {error}")))?;
-            self.progress.of(partition).counted_beyond(offset).await;
-            Ok(())
-        };
-        tokio::time::timeout(STRICT_MAX, read).await.unwrap_or(Err(unavailable("the log did not confirm in time")))?;
         let is_owner = self.here(partition).is_some_and(|(_, now)| now == epoch);
-        if is_owner && quota.is_booked(tenant_of(request), reservation_of(request)) {
+        if !is_strict(request) || is_owner && quota.is_booked(tenant_of(request), reservation_of(request)) {
             return Ok(());
         }
         Err(unavailable("the tenant's partition moved to another node meanwhile"))
     }
+}
+
+fn unavailable(why: &str) -> QuotaError {
+    QuotaError::Unavailable { why: why.to_owned() }
 }
 
 fn answer(outcome: Outcome<'_>, request: &QuotaRequest, (now, lag_ms): (TimeMs, i64)) -> Answer {

@@ -30,6 +30,16 @@ const ENVELOPE_OPERATIONS_MAX: usize = 512;
 /// is committed takes a few milliseconds, and some ten where everything is busy.
 const BEHIND_MS: i64 = 50;
 
+/// What whoever waits for an operation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// The log has it, as far as it usually has what nobody waits for: the end of this
+    /// process does not take it away.
+    Written,
+    /// The log has it for good.
+    Durable,
+}
+
 /// Where an operation went, told to whoever waits for it.
 pub(super) type Written = oneshot::Receiver<Result<Appended, AppendError>>;
 
@@ -76,8 +86,13 @@ struct Gathered {
 struct Page {
     sheet: QuotaSheet,
     /// Those who wait for one of its operations.
-    tell: Vec<oneshot::Sender<Result<Appended, AppendError>>>,
+    tell: Vec<Tell>,
+    /// Some of them wait until it is durable.
+    is_durable: bool,
 }
+
+/// Tells whoever waits.
+type Tell = oneshot::Sender<Result<Appended, AppendError>>;
 
 /// A place in a partition's queue, taken before anything is decided.
 pub(super) struct Place<'a> {
@@ -161,19 +176,14 @@ impl Place<'_> {
         self.put(epoch, operation, None);
     }
 
-    /// Hands an operation over and tells where it went.
-    pub(super) fn write_and_tell(self, epoch: u64, operation: &QuotaOperation) -> Written {
+    /// Hands an operation over and tells where it went, once the log has it.
+    pub(super) fn write_and_tell(self, epoch: u64, operation: &QuotaOperation, until: Until) -> Written {
         let (tell, written) = oneshot::channel();
-        self.put(epoch, operation, Some(tell));
+        self.put(epoch, operation, Some((tell, until)));
         written
     }
 
-    fn put(
-        mut self,
-        epoch: u64,
-        operation: &QuotaOperation,
-        tell: Option<oneshot::Sender<Result<Appended, AppendError>>>,
-    ) {
+    fn put(mut self, epoch: u64, operation: &QuotaOperation, tell: Option<(Tell, Until)>) {
         thread_local! {
             static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
@@ -244,23 +254,19 @@ impl Queue {
 
 impl Gathered {
     /// Adds an operation; whether it is the first.
-    fn put(
-        &mut self,
-        epoch: u64,
-        operation: &[u8],
-        tell: Option<oneshot::Sender<Result<Appended, AppendError>>>,
-    ) -> bool {
+    fn put(&mut self, epoch: u64, operation: &[u8], tell: Option<(Tell, Until)>) -> bool {
         let takes_it = |page: &Page| {
             let Page { sheet, .. } = page;
             sheet.epoch() == epoch && sheet.operations() < ENVELOPE_OPERATIONS_MAX && sheet.has_room(operation.len())
         };
         let is_first = self.pages.is_empty();
         if !self.pages.last().is_some_and(takes_it) {
-            self.pages.push(Page { sheet: QuotaSheet::new(epoch), tell: Vec::new() });
+            self.pages.push(Page { sheet: QuotaSheet::new(epoch), tell: Vec::new(), is_durable: false });
         }
         if let Some(page) = self.pages.last_mut() {
             page.sheet.push(operation);
-            page.tell.extend(tell);
+            page.is_durable |= tell.as_ref().is_some_and(|(_, until)| *until == Until::Durable);
+            page.tell.extend(tell.map(|(tell, _)| tell));
         }
         is_first
     }
@@ -295,6 +301,46 @@ mod tests {
             kept.push((epoch, numbers.collect()));
             PendingAppend::ready(Ok(Appended { offset: kept.len() as u64, append_time: TimeMs(0) }))
         }
+    }
+
+    /// Keeps whether each envelope was to be durable.
+    #[derive(Default)]
+    struct Kinds(Mutex<Vec<bool>>);
+
+    impl Kinds {
+        fn note(&self, is_durable: bool) -> PendingAppend {
+            self.0.lock().unwrap().push(is_durable);
+            PendingAppend::ready(Ok(Appended { offset: 0, append_time: TimeMs(0) }))
+        }
+    }
+
+    impl LogAppender for Kinds {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn append(&self, _partition: u32, _envelope: Vec<u8>) -> PendingAppend {
+            self.note(true)
+        }
+
+        fn append_unflushed(&self, _partition: u32, _envelope: Vec<u8>) -> PendingAppend {
+            self.note(false)
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_until_it_is_written_waits_for_no_flush() {
+        let log = Arc::<Kinds>::default();
+        let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>), |why| panic!("{why}"));
+        let put = |until| scribe.place(0).unwrap().write_and_tell(1, &operation(7), until);
+        assert!(put(Until::Written).await.unwrap().is_ok());
+        assert!(put(Until::Durable).await.unwrap().is_ok());
+        // Both in one envelope, whichever came first.
+        let both = (put(Until::Durable), put(Until::Written));
+        assert!(both.0.await.unwrap().is_ok() && both.1.await.unwrap().is_ok());
+        assert!(put(Until::Written).await.unwrap().is_ok());
+        scribe.finish().await;
+        assert_eq!(*log.0.lock().unwrap(), [false, true, true, false]);
     }
 
     /// Answers when it is told to.
@@ -353,16 +399,16 @@ mod tests {
     async fn a_partition_that_the_log_is_slow_to_take_holds_up_no_other() {
         let log = Arc::<Slow>::default();
         let scribe = Scribe::start(&(Arc::clone(&log) as Arc<dyn LogAppender>), |why| panic!("{why}"));
-        let first = scribe.place(0).unwrap().write_and_tell(1, &operation(7));
+        let first = scribe.place(0).unwrap().write_and_tell(1, &operation(7), Until::Written);
         let slow = loop {
             if let Some(answer) = log.0.lock().unwrap().pop() {
                 break answer;
             }
             tokio::task::yield_now().await;
         };
-        let behind_it = scribe.place(0).unwrap().write_and_tell(1, &operation(8));
+        let behind_it = scribe.place(0).unwrap().write_and_tell(1, &operation(8), Until::Written);
         scribe.place(1).unwrap().write(1, &operation(9));
-        let beside_it = scribe.place(1).unwrap().write_and_tell(1, &operation(10));
+        let beside_it = scribe.place(1).unwrap().write_and_tell(1, &operation(10), Until::Written);
         log.take().await;
         assert!(beside_it.await.unwrap().is_ok());
         assert!(log.0.lock().unwrap().is_empty(), "one envelope of a partition on its way");
@@ -391,7 +437,7 @@ mod tests {
         let (tell, told) = oneshot::channel();
         let log: Arc<dyn LogAppender> = Arc::new(Broken);
         let scribe = Scribe::start(&log, |why| tell.send(why).unwrap());
-        let written = scribe.place(0).unwrap().write_and_tell(1, &operation(7));
+        let written = scribe.place(0).unwrap().write_and_tell(1, &operation(7), Until::Written);
         assert!(written.await.is_err());
         assert!(told.await.unwrap().contains("panicked"));
         assert!(scribe.place(0).is_err(), "nothing more is taken");
@@ -446,7 +492,7 @@ mod tests {
         let (_log, scribe) = start();
         for offset in 1..4 {
             scribe.place(0).unwrap().write(1, &operation(7));
-            let written = scribe.place(0).unwrap().write_and_tell(1, &operation(8)).await.unwrap();
+            let written = scribe.place(0).unwrap().write_and_tell(1, &operation(8), Until::Written).await.unwrap();
             assert_eq!(written.map(|appended| appended.offset), Ok(offset));
         }
         scribe.finish().await;

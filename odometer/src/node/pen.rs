@@ -11,7 +11,7 @@ use odometer_sink::BookError;
 use odometer_sink::raw::{RawBatch, RawBook};
 
 use super::progress::Progress;
-use crate::slices::shorten;
+use crate::slices::stand_back;
 
 /// One attempt to write a batch.
 pub(crate) struct Stroke {
@@ -34,7 +34,7 @@ impl Pen {
         let (batches, inbox) = sync_channel::<RawBatch>(1);
         let (done, strokes) = sync_channel(1);
         let thread = super::spawn_caught("pen", progress, move || {
-            shorten();
+            stand_back();
             while let Ok(batch) = inbox.recv() {
                 let started = Instant::now();
                 let outcome = book.write(&batch);

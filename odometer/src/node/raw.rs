@@ -21,7 +21,7 @@ use super::backoff::Backoff;
 use super::footing::{Change, Ownership, log_may_recover};
 use super::pen::{Pen, Stroke};
 use super::progress::{Progress, StageName, with_causes};
-use crate::slices::{Turn, shorten};
+use crate::slices::{Turn, stand_back};
 
 /// Log bytes read from one partition at once: reading keeps nobody else from the
 /// processor for long.
@@ -85,7 +85,7 @@ enum End {
 impl RawWriter {
     /// Runs until drained or failed.
     pub(crate) fn run(mut self) {
-        shorten();
+        stand_back();
         let mut backoff = Backoff::new();
         while self.progress.failure().is_none() {
             match self.session(&mut backoff) {

@@ -20,9 +20,10 @@ use crate::log::{AppendError, Appended, LogError};
 /// How long a commit that nobody waits for may stay without a flush: long enough that
 /// flushes, and the turns of whoever reads, are few.
 const LATER: Duration = Duration::from_millis(20);
-/// Age of something unflushed at which nobody is answered without a flush any more: the
-/// disk takes nothing, and a loss of power would cost all that is answered meanwhile.
-const BEHIND: Duration = Duration::from_millis(250);
+/// Age of something unflushed at which nobody is answered without a flush any more: a loss
+/// of power would cost all that is answered meanwhile. A disk that is shared takes half a
+/// second for a flush now and then; a second is what Redis loses as `appendfsync everysec`.
+const BEHIND: Duration = Duration::from_secs(1);
 /// Bytes that may wait for a flush before the writer waits, too: some commits of the
 /// largest size.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -8,10 +8,10 @@ use odometer_schemas::log::LogEntry;
 
 use super::locked;
 
-/// What is kept of all partitions together, in bytes, each partition its share: envelopes
-/// of some tens of milliseconds, which is how far readers are behind, and little enough for
-/// a processor's cache.
-const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What is kept of all partitions together, in bytes, each partition its share: a hundred
+/// thousand decisions a second for more than the second that whoever follows a book's commits
+/// is behind. Usage in bulk comes faster, and is read from the file.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The newest envelopes of every partition, flushed ones only.
 #[derive(Debug)]

@@ -171,7 +171,7 @@ async fn write_one((partition, queues): (usize, &Queues), log: &dyn LogAppender,
     let deadline = Instant::now() + WRITE_MAX;
     let written = loop {
         // At the end, whoever counts is to see all of it.
-        let is_durable = !page.tell.is_empty() || queues.is_closing.load(Ordering::Acquire);
+        let is_durable = page.is_durable || queues.is_closing.load(Ordering::Acquire);
         let appending = match is_durable {
             true => log.append(number, envelope.clone()),
             false => log.append_unflushed(number, envelope.clone()),
