@@ -25,7 +25,8 @@ pub trait LogAppender: Send + Sync + 'static {
 
     /// The same, but a log may answer `Ok` once the envelope survives the end of this
     /// process, however that ends. It is durable, and readers see it, some tens of
-    /// milliseconds later, or together with the next envelope that is appended durably.
+    /// milliseconds later, or once the disk has taken a flush, or together with the next
+    /// envelope that is appended durably.
     fn append_unflushed(&self, partition: u32, envelope: Vec<u8>) -> PendingAppend {
         self.append(partition, envelope)
     }

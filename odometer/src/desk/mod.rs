@@ -243,16 +243,17 @@ impl Desk {
         Ok(())
     }
 
-    /// Whether a strict question was decided as the owner. An owner that was followed finds
-    /// its successor's claim in the log before its own decision, and does not book it.
+    /// Whether what waited was decided as the owner that still owns. An owner that was
+    /// followed finds its successor's claim in the log before its own decision, and does not
+    /// book it: who asked strictly hears of that, too.
     fn check_owner(
         &self,
         partition: u32,
         (quota, epoch): (&LiveQuota, u64),
         request: &QuotaRequest,
     ) -> Result<(), QuotaError> {
-        let is_owner = self.here(partition).is_some_and(|(_, now)| now == epoch);
-        if !is_strict(request) || is_owner && quota.is_booked(tenant_of(request), reservation_of(request)) {
+        let is_owner = self.epoch_here(partition) == Some(epoch);
+        if is_owner && (!is_strict(request) || quota.is_booked(tenant_of(request), reservation_of(request))) {
             return Ok(());
         }
         Err(unavailable("the tenant's partition moved to another node meanwhile"))

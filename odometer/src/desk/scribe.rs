@@ -335,12 +335,14 @@ mod tests {
         let put = |until| scribe.place(0).unwrap().write_and_tell(1, &operation(7), until);
         assert!(put(Until::Written).await.unwrap().is_ok());
         assert!(put(Until::Durable).await.unwrap().is_ok());
-        // Both in one envelope, whichever came first.
-        let both = (put(Until::Durable), put(Until::Written));
-        assert!(both.0.await.unwrap().is_ok() && both.1.await.unwrap().is_ok());
+        // Both in one envelope, whichever comes first.
+        for (first, second) in [(Until::Durable, Until::Written), (Until::Written, Until::Durable)] {
+            let both = (put(first), put(second));
+            assert!(both.0.await.unwrap().is_ok() && both.1.await.unwrap().is_ok());
+        }
         assert!(put(Until::Written).await.unwrap().is_ok());
         scribe.finish().await;
-        assert_eq!(*log.0.lock().unwrap(), [false, true, true, false]);
+        assert_eq!(*log.0.lock().unwrap(), [false, true, true, true, false]);
     }
 
     /// Answers when it is told to.

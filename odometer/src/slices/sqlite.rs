@@ -17,16 +17,16 @@ const APART: Duration = Duration::from_micros(500);
 /// Steps of a statement between two looks at the clock: some microseconds where rows are
 /// written, some tens where each is an envelope that is read.
 const STEPS: c_int = 25;
-/// Bytes after which what was written is sent on its way to the disk. Else it all goes at
-/// the flush, and a disk that is given tens of megabytes at once keeps every other flush
-/// waiting.
+/// Bytes that a thread writes, whatever the file, after which the file that it writes is sent
+/// on its way to the disk. Else it all goes at the flush, and a disk that is given tens of
+/// megabytes at once keeps every other flush waiting.
 const SENT_BYTES: usize = 256 * 1024;
 
 thread_local! {
     static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
     /// When this thread began to work, and when it was last seen.
     static WORKING: Cell<Option<(Instant, Instant)>> = const { Cell::new(None) };
-    /// Bytes written since some were last sent.
+    /// Bytes written since a file was last sent.
     static UNSENT: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -88,8 +88,9 @@ unsafe extern "C" fn pwrite(file: c_int, bytes: *const c_void, length: usize, of
     }
     // SAFETY: as it was called.
     let written = unsafe { libc::pwrite(file, bytes, length, offset) };
-    if gives_way {
-        send(file, length);
+    // Else SQLite wants to know why.
+    if gives_way && let Ok(bytes @ 1..) = usize::try_from(written) {
+        send(file, bytes);
     }
     written
 }
@@ -110,8 +111,8 @@ fn give_way() {
 /// Counts what was written, and has the system begin to write `file` to the disk now and
 /// then. Whatever comes of that, a flush follows where one is needed.
 #[expect(unsafe_code, reason = "neither the standard library nor rustix has this call")]
-fn send(file: c_int, length: usize) {
-    let unsent = UNSENT.get() + length;
+fn send(file: c_int, bytes: usize) {
+    let unsent = UNSENT.get() + bytes;
     let is_due = unsent >= SENT_BYTES;
     UNSENT.set(if is_due { 0 } else { unsent });
     if is_due {
@@ -132,13 +133,16 @@ mod tests {
     fn who_gives_way_reads_and_writes_the_same() {
         look_into_sqlite();
         give_way_in_sqlite();
+        // Is set to what was written since the last was sent, or to none.
+        const NONE: usize = SENT_BYTES * 9;
+        UNSENT.set(NONE);
         let directory = tempfile::tempdir().unwrap();
         let connection = Connection::open(directory.path().join("rows.sqlite")).unwrap();
         connection.execute_batch("CREATE TABLE rows (number INTEGER, bytes BLOB)").unwrap();
         let fill = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9999)
                     INSERT INTO rows SELECT n, zeroblob(100) FROM numbers";
         assert_eq!(connection.execute(fill, []), Ok(9999));
-        assert!(UNSENT.get() > 0, "what is written is counted");
+        assert_ne!(UNSENT.get(), NONE, "what is written is counted");
         let before = Instant::now().checked_sub(APART).map(|long_ago| (long_ago, long_ago));
         WORKING.set(before);
         let sum = connection.query_row("SELECT sum(number + length(bytes)) FROM rows", [], |row| row.get(0));

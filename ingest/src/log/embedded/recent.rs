@@ -9,8 +9,8 @@ use odometer_schemas::log::LogEntry;
 use super::locked;
 
 /// What is kept of all partitions together, in bytes, each partition its share: a hundred
-/// thousand decisions a second for more than the second that whoever follows a book's commits
-/// is behind. Usage in bulk comes faster, and is read from the file.
+/// thousand decisions a second, spread evenly, for more than the second that whoever follows a
+/// book's commits is behind. Usage in bulk comes faster, and is read from the file.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The newest envelopes of every partition, flushed ones only.
