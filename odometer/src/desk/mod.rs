@@ -58,7 +58,8 @@ pub(crate) fn router(desk: Arc<Desk>) -> axum::Router {
 /// that different reservations seldom share one.
 const TURNS: usize = 256;
 
-/// Longest wait of a strict operation for the log, and for this node to read it back.
+/// Longest wait of an operation for the log, and of a strict one until this node has read
+/// it back.
 const STRICT_MAX: Duration = Duration::from_secs(5);
 
 /// A node's quota desk.

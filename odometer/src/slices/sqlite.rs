@@ -18,8 +18,8 @@ const APART: Duration = Duration::from_micros(500);
 /// written, some tens where each is an envelope that is read.
 const STEPS: c_int = 25;
 /// Bytes that a thread writes, whatever the file, after which the file that it writes is sent
-/// on its way to the disk. Else it all goes at the flush, and a disk that is given tens of
-/// megabytes at once keeps every other flush waiting.
+/// on its way to the disk. Else it all goes at the flush, tens of megabytes at once, and
+/// another file's flush waits beside it.
 const SENT_BYTES: usize = 256 * 1024;
 
 thread_local! {

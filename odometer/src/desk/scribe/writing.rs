@@ -170,7 +170,7 @@ async fn write_one((partition, queues): (usize, &Queues), log: &dyn LogAppender,
     let envelope = page.sheet.seal();
     let deadline = Instant::now() + WRITE_MAX;
     let written = loop {
-        // At the end, whoever counts is to see all of it.
+        // Whoever counts at the end is to see what is written from then on.
         let is_durable = page.is_durable || queues.is_closing.load(Ordering::Acquire);
         let appending = match is_durable {
             true => log.append(number, envelope.clone()),
