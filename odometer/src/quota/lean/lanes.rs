@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::linger::{Alone, Linger};
 use super::processors::{keep_to, one_each};
 use super::steer::{Claim, Open, Seats, Steer};
-use super::{Lean, Parting, Place, resume};
+use super::{Lean, Parting, Place, resume, together};
 use crate::slices;
 
 /// Answers after which a lane lets others run before it looks for more: it is not
@@ -36,6 +36,13 @@ thread_local! {
 /// One more request was answered by this thread.
 pub(super) fn count_answer() {
     IN_A_ROW.set(IN_A_ROW.get().saturating_add(1));
+}
+
+/// Called when everything that was ready is decided.
+fn rest() {
+    if !together::send_all() {
+        give_way();
+    }
 }
 
 /// Called when everything that was ready is answered.
@@ -79,6 +86,11 @@ impl Here {
     /// How a connection of this lane waits for its next request.
     pub(super) fn linger(&self) -> Linger {
         Linger::new(self.alone.clone())
+    }
+
+    /// Whether the lane has one connection only.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.open.load(Ordering::Relaxed) <= 1
     }
 
     /// Where a connection of this lane should be.
@@ -151,7 +163,7 @@ impl Drop for Lanes {
 
 impl Lane {
     fn start(here: Here, lean: Lean, ended: watch::Receiver<()>) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().on_thread_park(give_way).build()?;
+        let runtime = Builder::new_current_thread().enable_all().on_thread_park(rest).build()?;
         let (inbox, arrivals) = unbounded_channel();
         let (open, name) = (Arc::clone(&here.alone.open), format!("answers-{}", here.number));
         let run = move || answer(&runtime, (&lean, &here), arrivals, ended);

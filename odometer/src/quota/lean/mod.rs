@@ -14,6 +14,7 @@ mod processors;
 mod steer;
 #[cfg(test)]
 mod tests;
+mod together;
 mod write;
 
 use std::future::{Future, ready};
@@ -41,6 +42,7 @@ use self::lanes::{Here, Lanes};
 use self::patience::{Patience, Times, with_patient_body};
 use self::prefixed::Prefixed;
 use self::steer::Claim;
+use self::together::Sent;
 use super::Quota;
 use super::body::{BODY_BYTES_MAX, request_of};
 use super::reply::Reply;
@@ -216,7 +218,7 @@ impl Lean {
             let seen = self.answer_all(&mut input, &mut output).await?;
             let has_answered = !output.is_empty();
             if has_answered {
-                self.write(&mut stream, &output).await?;
+                output = self.write(&mut stream, output, here).await?;
                 output.clear();
                 patience.rest();
             }
@@ -250,16 +252,18 @@ impl Lean {
         }
     }
 
-    /// Writes all of it, mostly at once.
-    async fn write(&self, stream: &mut TcpStream, output: &[u8]) -> io::Result<()> {
-        let written = match stream.try_write(output) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            written => written?,
+    /// Writes all of it, mostly at once; gives back what it was in.
+    async fn write(&self, stream: &mut TcpStream, output: Vec<u8>, here: &Here) -> io::Result<Vec<u8>> {
+        let Sent { bytes, taken } =
+            if here.is_alone() { Sent { taken: Ok(0), bytes: output } } else { together::send(stream, output).await };
+        let written = match taken? {
+            0 => try_write(stream, &bytes)?,
+            written => written,
         };
-        if written < output.len() {
-            tokio::time::timeout(self.times.transfer, stream.write_all(&output[written..])).await??;
+        if written < bytes.len() {
+            tokio::time::timeout(self.times.transfer, stream.write_all(&bytes[written..])).await??;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Answers every whole request at the beginning of `input`; what stopped it.
@@ -295,6 +299,14 @@ impl Lean {
         }
         let quota = self.quota.clone();
         self.home.spawn(async move { quota.decide(request).await }).await.map_err(io::Error::other)
+    }
+}
+
+/// How much is taken now.
+fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match stream.try_write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        written => written,
     }
 }
 
