@@ -11,12 +11,14 @@ use odometer_schemas::quota::{
     Action, AlertRow, Plan, PlanOrigin, QuotaOperation, QuotaRow, QuotaRowKind, Scope, TenantTerms,
 };
 use odometer_schemas::time::{Interval, TimeMs};
+use smallvec::SmallVec;
 
 use super::account::{OwnCounter, OwnKey};
 use super::alarm::{Alarm, Counted, Entry, Watch};
 use super::early::{Earlies, Early};
 use super::entitlements::Entitlements;
 use super::hold::{Booked, Hold};
+use super::holds::AHEAD;
 use super::ledger::Ledger;
 use super::live::{LiveQuota, Shared};
 use super::name::Name;
@@ -191,28 +193,31 @@ impl QuotaBook {
 
     /// What the owner of `epoch` decided. A node that was followed decides in vain.
     pub(crate) fn operate(&mut self, epoch: u64, operations: &[QuotaOperation<'_>]) {
-        if epoch >= self.epoch {
-            operations.iter().for_each(|operation| self.apply(operation));
+        if epoch < self.epoch {
+            return;
+        }
+        for some in operations.chunks(AHEAD) {
+            let names: SmallVec<[Name; AHEAD]> = some.iter().map(|one| Name::of(&one.tenant, &one.id)).collect();
+            self.live.shared.holds.prefetch(&names);
+            some.iter().zip(names).for_each(|(operation, name)| self.apply(operation, &name));
         }
     }
 
-    fn apply(&mut self, operation: &QuotaOperation<'_>) {
-        let QuotaOperation { tenant, id, action, .. } = operation;
-        let name = Name::of(tenant, id);
-        let hold = self.live.shared.holds.find(&name);
+    fn apply(&mut self, QuotaOperation { tenant, id, action, .. }: &QuotaOperation<'_>, name: &Name) {
+        let hold = self.live.shared.holds.find(name);
         if let Some((hold, number)) = hold.as_ref().and_then(numbered) {
             self.reservations.apply(number, action);
             return self.live.bring(hold, action);
         }
         // Else an operation on a reservation that is forgotten.
         let Some(mut ledger) = Ledger::open(action) else { return };
-        let early = self.early.take(&name);
+        let early = self.early.take(name);
         if let Some(early) = &early {
             early.drawn().for_each(|(meter, quantity)| _ = ledger.draw(meter, quantity));
             self.dirty.insert((QuotaRowKind::Early, tenant.to_string(), id.to_string()));
         }
-        let booked = Booked { number: self.reservations.open(&name, &ledger), ledger: &ledger };
-        self.live.book(hold.as_ref(), &name, booked, early.as_ref());
+        let booked = Booked { number: self.reservations.open(name, &ledger), ledger: &ledger };
+        self.live.book(hold.as_ref(), name, booked, early.as_ref());
     }
 
     /// An accepted record drew on a reservation and was counted in `cell`: by how much

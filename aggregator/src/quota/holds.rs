@@ -4,10 +4,12 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::hold::Hold;
 use super::name::Name;
 use super::sync::{Mutex, MutexGuard, PoisonError};
+use crate::prefetch::{prefetch_count, prefetch_whole};
 
 /// Far more than processors: while one part of the table grows, whoever wants something of
 /// that part waits, and it waits for less.
@@ -17,6 +19,9 @@ const SHARDS: usize = 128;
 /// held: two to four gigabytes. Nobody can choose names that share a part of the table, so
 /// each part has its share of the room, and no thread waits for a count of all.
 pub(super) const RESERVATIONS_MAX: usize = 4_000_000;
+
+/// Reservations that are looked for at once: memory brings about as many lines side by side.
+pub(super) const AHEAD: usize = 16;
 
 /// All of one partition.
 #[derive(Debug)]
@@ -68,9 +73,24 @@ impl Holds {
 
     fn place(&self, name: &Name) -> (u64, MutexGuard<'_, Shard>) {
         let hash = self.hashing.hash_one(name);
+        (hash, lock(self.shard(hash)))
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<Shard> {
         // The table looks at the highest and the lowest bits.
-        let shard = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
-        (hash, lock(&self.shards[shard]))
+        &self.shards[usize::try_from(hash >> 32).unwrap_or(0) % SHARDS]
+    }
+
+    /// Hints that these will be looked for: what has to come from memory comes for all at once.
+    pub(super) fn prefetch(&self, names: &[Name]) {
+        let hashes: SmallVec<[u64; AHEAD]> = names.iter().map(|name| self.hashing.hash_one(name)).collect();
+        hashes.iter().for_each(|hash| prefetch_whole(&raw const *self.shard(*hash)));
+        for hash in hashes {
+            if let Some(entry) = lock(self.shard(hash)).find(hash, |entry| entry.hash == hash) {
+                prefetch_count(&entry.hold);
+                prefetch_whole(Arc::as_ptr(&entry.hold));
+            }
+        }
     }
 
     pub(super) fn find(&self, name: &Name) -> Option<Arc<Hold>> {

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::linger::{Alone, Linger};
 use super::processors::{keep_to, one_each};
 use super::steer::{Claim, Open, Seats, Steer};
-use super::{Lean, Parting, Place, resume, together};
+use super::{CONNECTIONS_MAX, Lean, Parting, Place, resume, together};
 use crate::slices;
 
 /// Answers after which a lane lets others run before it looks for more: it is not
@@ -40,9 +40,8 @@ pub(super) fn count_answer() {
 
 /// Called when everything that was ready is decided.
 fn rest() {
-    if !together::send_all() {
-        give_way();
-    }
+    together::send_all();
+    give_way();
 }
 
 /// Called when everything that was ready is answered.
@@ -163,7 +162,11 @@ impl Drop for Lanes {
 
 impl Lane {
     fn start(here: Here, lean: Lean, ended: watch::Receiver<()>) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().on_thread_park(rest).build()?;
+        let mut runtime = Builder::new_current_thread();
+        // Answers wait at most until every connection that was ready had its turn: tokio rests
+        // only once it has no more to do before it looks for more.
+        let turns = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+        let runtime = runtime.enable_all().event_interval(turns).on_thread_park(rest).build()?;
         let (inbox, arrivals) = unbounded_channel();
         let (open, name) = (Arc::clone(&here.alone.open), format!("answers-{}", here.number));
         let run = move || answer(&runtime, (&lean, &here), arrivals, ended);

@@ -6,7 +6,7 @@
 //!
 //! Reading path: [`send`] (in) → [`send_all`] (out) → [`calls`] (the system's side).
 
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), path = "together/no_calls.rs")]
 mod calls;
 #[cfg(test)]
 mod tests;
@@ -14,18 +14,21 @@ mod tests;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
-#[cfg(target_os = "linux")]
 use self::calls::Calls;
 
-/// Answers that are sent at once. The first of them waits for the others, each of which takes
-/// some ten microseconds; twice as many would save little more.
-const ANSWERS_MAX: usize = 16;
+/// Connections that are answered at once. The first answer waits for the others, each of
+/// which takes some ten microseconds; twice as many would save little more.
+const CONNECTIONS_MAX: usize = 16;
+/// Bytes after which no more is waited for: twice those of as many usual answers. A client
+/// may have sent many requests at once, and has its answers as one.
+const BYTES_MAX: usize = 2 * 1024 * CONNECTIONS_MAX;
 
 thread_local! {
     static ROUND: RefCell<Round> = RefCell::default();
@@ -35,8 +38,8 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) bytes: Vec<u8>,
-    /// Less than all where the client does not read, or where nobody tried: the caller sends
-    /// the rest.
+    /// Less than all where the client does not read, its connection is broken, or nobody
+    /// tried: the caller sends the rest.
     pub(super) taken: io::Result<usize>,
 }
 
@@ -48,20 +51,18 @@ struct Round {
     waiting: Vec<Waiting>,
     /// By number; as many as are waited for.
     sent: Vec<(u64, Sent)>,
-    #[cfg(target_os = "linux")]
     calls: Calls,
 }
 
 struct Waiting {
     number: u64,
-    #[cfg(target_os = "linux")]
-    to: std::os::fd::RawFd,
+    to: RawFd,
     bytes: Vec<u8>,
     waker: Waker,
 }
 
 /// Sends `bytes` with the next ones of this thread. Nothing is sent if it is not waited for
-/// so long.
+/// so long; nothing waits where several cannot be sent at once.
 pub(super) fn send(stream: &TcpStream, bytes: Vec<u8>) -> Sending<'_> {
     Sending { stream, bytes, number: None }
 }
@@ -88,21 +89,21 @@ impl Future for Sending<'_> {
     type Output = Sent;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Sent> {
-        let number = match self.number {
-            Some(number) => number,
-            None => {
-                let bytes = std::mem::take(&mut self.bytes);
-                let (number, is_full) =
-                    ROUND.with_borrow_mut(|round| round.add(self.stream, bytes, context.waker().clone()));
-                self.number = Some(number);
-                if !is_full {
-                    return Poll::Pending;
+        if self.number.is_none() {
+            let (to, bytes) = (self.stream.as_raw_fd(), std::mem::take(&mut self.bytes));
+            match ROUND.with_borrow_mut(|round| round.add(to, bytes, context.waker())) {
+                Ok((number, is_full)) => {
+                    self.number = Some(number);
+                    is_full.then(send_all);
                 }
-                send_all();
-                number
+                Err(bytes) => return Poll::Ready(Sent { bytes, taken: Ok(0) }),
             }
-        };
-        ROUND.with_borrow_mut(|round| round.take(number)).map_or(Poll::Pending, Poll::Ready)
+        }
+        let sent = self.number.and_then(|number| ROUND.with_borrow_mut(|round| round.take(number)));
+        if sent.is_some() {
+            self.number = None;
+        }
+        sent.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -118,12 +119,17 @@ impl Drop for Sending<'_> {
 }
 
 impl Round {
-    /// Its number, and whether so many wait that they are to be sent now.
-    fn add(&mut self, stream: &TcpStream, bytes: Vec<u8>, waker: Waker) -> (u64, bool) {
+    /// Its number, and whether so much waits that it is to be sent now; given back where
+    /// nobody can send several at once.
+    fn add(&mut self, to: RawFd, bytes: Vec<u8>, waker: &Waker) -> Result<(u64, bool), Vec<u8>> {
+        if !self.calls.are_there() {
+            return Err(bytes);
+        }
         let number = self.next;
         self.next += 1;
-        self.waiting.push(Waiting::new(number, stream, bytes, waker));
-        (number, self.waiting.len() >= ANSWERS_MAX)
+        self.waiting.push(Waiting { number, to, bytes, waker: waker.clone() });
+        let has_much = || self.waiting.iter().map(|waiting| waiting.bytes.len()).sum::<usize>() >= BYTES_MAX;
+        Ok((number, self.waiting.len() >= CONNECTIONS_MAX || has_much()))
     }
 
     fn take(&mut self, number: u64) -> Option<Sent> {
@@ -138,36 +144,16 @@ impl Round {
     }
 
     /// Sends what waits; who is to hear of it.
-    fn send(&mut self) -> SmallVec<[Waker; ANSWERS_MAX]> {
-        let taken = self.write();
+    fn send(&mut self) -> SmallVec<[Waker; CONNECTIONS_MAX]> {
+        let mut taken: SmallVec<[_; CONNECTIONS_MAX]> = self.waiting.iter().map(|_| Ok(0)).collect();
+        if !self.waiting.is_empty() {
+            let each = self.waiting.iter().map(|waiting| (waiting.to, waiting.bytes.as_slice()));
+            self.calls.write(each, |at, told| taken[at] = told);
+        }
         let sent = |(Waiting { number, bytes, waker, .. }, taken)| {
             self.sent.push((number, Sent { bytes, taken }));
             waker
         };
         self.waiting.drain(..).zip(taken).map(sent).collect()
-    }
-
-    /// How much the system took of each, in their order. Where nobody can send several at
-    /// once, each is left to whoever waits for it: they are next to each other at least.
-    fn write(&mut self) -> SmallVec<[io::Result<usize>; ANSWERS_MAX]> {
-        let mut taken: SmallVec<_> = self.waiting.iter().map(|_| Ok(0)).collect();
-        #[cfg(target_os = "linux")]
-        if self.waiting.len() > 1 {
-            let each = self.waiting.iter().map(|waiting| (waiting.to, waiting.bytes.as_slice()));
-            self.calls.write(each, |at, told| taken[at] = told);
-        }
-        taken
-    }
-}
-
-impl Waiting {
-    #[cfg(target_os = "linux")]
-    fn new(number: u64, stream: &TcpStream, bytes: Vec<u8>, waker: Waker) -> Self {
-        Self { number, to: std::os::fd::AsRawFd::as_raw_fd(stream), bytes, waker }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn new(number: u64, _stream: &TcpStream, bytes: Vec<u8>, waker: Waker) -> Self {
-        Self { number, bytes, waker }
     }
 }

@@ -1,7 +1,7 @@
 //! Writes to several sockets with one system call: io_submit(2), which does at once what a
-//! socket that does not block can take, and has been there since Linux 2.5. Who is told yes
-//! by nobody (the system has no room for one more of these, or a sandbox refuses it) writes
-//! one after the other.
+//! socket that does not block can take, and has been there since Linux 2.5. Where it is
+//! refused (a sandbox, no room for one more of its contexts), nobody waits for it. Nothing
+//! says here that a broken connection is to send no signal: Rust's runtime ignores SIGPIPE.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use libc::{c_long, c_ulong};
 use smallvec::SmallVec;
 
-use super::ANSWERS_MAX;
+use super::CONNECTIONS_MAX;
 
 /// `IOCB_CMD_PWRITE` of linux/aio_abi.h.
 const WRITE: u16 = 1;
@@ -55,16 +55,26 @@ struct Event {
 const _: () = assert!(size_of::<Call>() == 64 && size_of::<Event>() == 32, "as the system has them");
 
 impl Calls {
+    #[cfg(test)]
+    pub(super) fn refused() -> Self {
+        Self::Refused
+    }
+
+    /// Whether there is something to write with.
+    pub(super) fn are_there(&mut self) -> bool {
+        if let Self::Untried = self {
+            *self = Context::open().map_or_else(|error| refused(&error), Self::Open);
+        }
+        matches!(self, Self::Open(_))
+    }
+
     /// Writes each to its socket, which must not block; tells of each that was tried, by its
-    /// place, how much was taken. At most [`ANSWERS_MAX`].
+    /// place, how much was taken. At most [`CONNECTIONS_MAX`].
     pub(super) fn write<'a>(
         &mut self,
         each: impl Iterator<Item = (RawFd, &'a [u8])>,
         told: impl FnMut(usize, io::Result<usize>),
     ) {
-        if let Self::Untried = self {
-            *self = Context::open().map_or_else(|error| refused(&error), Self::Open);
-        }
         if let Self::Open(context) = self
             && let Err(error) = context.write(each, told)
         {
@@ -83,7 +93,7 @@ impl Context {
     fn open() -> io::Result<Self> {
         let mut context: c_ulong = 0;
         // SAFETY: the system writes one number to a live one.
-        checked(unsafe { libc::syscall(libc::SYS_io_setup, ANSWERS_MAX, &raw mut context) })?;
+        checked(unsafe { libc::syscall(libc::SYS_io_setup, CONNECTIONS_MAX, &raw mut context) })?;
         Ok(Self(context))
     }
 
@@ -100,46 +110,42 @@ impl Context {
             length: bytes.len() as u64,
             ..Call::default()
         };
-        let calls: SmallVec<[Call; ANSWERS_MAX]> = each.take(ANSWERS_MAX).enumerate().map(call).collect();
-        let addresses: SmallVec<[*const Call; ANSWERS_MAX]> = calls.iter().map(std::ptr::from_ref).collect();
-        // SAFETY: the system reads so many addresses, and at each a live call, whose bytes live
-        // until all of them have ended.
+        let mut calls: SmallVec<[Call; CONNECTIONS_MAX]> = each.take(CONNECTIONS_MAX).enumerate().map(call).collect();
+        let addresses: SmallVec<[*mut Call; CONNECTIONS_MAX]> = calls.iter_mut().map(std::ptr::from_mut).collect();
+        // SAFETY: the system reads so many addresses, and at each a live call, in which it notes
+        // a key; what is to be written lives until all of them have ended.
         let begun =
             checked(unsafe { libc::syscall(libc::SYS_io_submit, self.0, addresses.len(), addresses.as_ptr()) })?;
-        self.await_all(begun, told);
-        Ok(())
+        self.await_all(begun, told)
     }
 
     /// Waits until so many calls have ended: those to sockets that do not block have.
-    fn await_all(&self, begun: usize, mut told: impl FnMut(usize, io::Result<usize>)) {
-        let mut left = begun;
-        while left > 0 {
-            let mut events = [Event::default(); ANSWERS_MAX];
-            let for_ever = std::ptr::null::<libc::timespec>();
-            // SAFETY: the system writes at most `left` live events.
+    fn await_all(&self, begun: usize, mut told: impl FnMut(usize, io::Result<usize>)) -> io::Result<()> {
+        let mut silent: SmallVec<[usize; CONNECTIONS_MAX]> = (0..begun).collect();
+        while !silent.is_empty() {
+            let mut events = [Event::default(); CONNECTIONS_MAX];
+            let (least, for_ever) = (silent.len(), std::ptr::null::<libc::timespec>());
+            // SAFETY: the system writes at most so many live events.
             let ended = checked(unsafe {
-                libc::syscall(libc::SYS_io_getevents, self.0, left, left, events.as_mut_ptr(), for_ever)
+                libc::syscall(libc::SYS_io_getevents, self.0, least, least, events.as_mut_ptr(), for_ever)
             });
             let ended = match ended {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                ended => ended.expect("calls that were begun are waited for"),
+                // They may have been sent, and must not be sent again.
+                Err(error) => {
+                    silent.into_iter().for_each(|at| told(at, Err(error.kind().into())));
+                    return Err(error);
+                }
+                Ok(ended) => ended,
             };
             for Event { data, result, .. } in &events[..ended] {
-                told(*data as usize, taken(*result));
+                let at = *data as usize;
+                silent.retain(|one| *one != at);
+                // What was not taken, for whatever reason, is tried again by whoever has it.
+                told(at, Ok(usize::try_from(*result).unwrap_or(0)));
             }
-            left -= ended;
         }
-    }
-}
-
-/// What a call says of itself.
-fn taken(result: i64) -> io::Result<usize> {
-    match usize::try_from(result) {
-        Ok(taken) => Ok(taken),
-        Err(_) => match io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO)) {
-            error if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            error => Err(error),
-        },
+        Ok(())
     }
 }
 
