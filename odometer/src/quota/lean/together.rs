@@ -2,7 +2,8 @@
 //! answer and takes the processor from the lane, which has the next answer in hand for the
 //! same client: asleep and awake again for each of them, both do more of that than of
 //! anything else. So whoever has an answer waits until all that was ready is decided, or
-//! some are there, and all are sent at once, in one system call where there is one for that.
+//! some are there, and all are sent in one system call; where there is none for that, nobody
+//! waits.
 //!
 //! Reading path: [`send`] (in) → [`send_all`] (out) → [`calls`] (the system's side).
 
@@ -26,8 +27,9 @@ use self::calls::Calls;
 /// Connections that are answered at once. The first answer waits for the others, each of
 /// which takes some ten microseconds; twice as many would save little more.
 const CONNECTIONS_MAX: usize = 16;
-/// Bytes after which no more is waited for: twice those of as many usual answers. A client
-/// may have sent many requests at once, and has its answers as one.
+/// Bytes after which no more is waited for: more than as many usual answers have, of some
+/// seven hundred bytes each. A client may have sent many requests at once, and has its
+/// answers as one.
 const BYTES_MAX: usize = 2 * 1024 * CONNECTIONS_MAX;
 
 thread_local! {
