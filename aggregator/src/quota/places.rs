@@ -24,16 +24,19 @@ const PLACES_MIN: usize = 1 << 10;
 /// Places of one partition's table at most, at 80 bytes each, of which decisions read 16.
 /// A million tenants decide by shortcuts then; whoever finds no place goes the long way.
 const PLACES_MAX: usize = 1 << 21;
-/// A table has one shortcut for so many places: then all but one of thirty lie on the
-/// line where they are first looked for.
-const PLACES_EACH: usize = 2;
 /// Places on one cache line.
 const LINE: usize = 4;
+/// A table is made so full that 92 of 100 shortcuts lie on the line where they are first
+/// looked for, and one of a million finds no place. Fuller would send more of them on, and
+/// emptier would keep less of the table in a core's cache.
+const FULL_AT_FIRST: Share = Share { of: 8, filled: 5 };
+/// A fifth more tenants later it is made anew: 87 of 100 then, and one of 3,000.
+const FULL_AT_LAST: Share = Share { of: 4, filled: 3 };
 /// Plans and periods of one partition are hardly ever more; the tenants whose bounds come
 /// after them, by terms of their own, are looked up the slower way.
 const BOUNDS_FIRST: usize = 255;
-/// Lines that are looked at for one key; hardly any needs a second.
-const WINDOW: usize = 4;
+/// Lines that are looked at for one key at most: up to one that is not full.
+const WINDOW: usize = 16;
 /// A table that cannot grow is cleared of what is over at most this often.
 const CLEARED_EVERY_MS: i64 = 60_000;
 
@@ -52,6 +55,23 @@ pub(super) struct Table {
     /// When it was last cleared, Unix milliseconds.
     cleared_ms: i64,
     filled: Filled,
+}
+
+/// How full a table is: so many places filled of so many.
+struct Share {
+    of: usize,
+    filled: usize,
+}
+
+impl Share {
+    fn of_places(&self, places: usize) -> usize {
+        places * self.filled / self.of
+    }
+
+    /// Whole lines of places that so many shortcuts fill to this share.
+    fn places_for(&self, shortcuts: usize) -> usize {
+        (shortcuts * self.of / self.filled).next_multiple_of(LINE)
+    }
 }
 
 /// Four places, filled one after the other.
@@ -98,8 +118,8 @@ struct Filled {
 /// Another key is taken for it if the checks are the same, 64 bits, and the lines at
 /// most [`WINDOW`] apart. No tenant can aim at that: both are of hashes whose seeds
 /// nobody outside knows, and the line is also of one that the check knows nothing of. By
-/// chance, with a million tenants on 2^19 lines, two of them meet like that in one of
-/// 2^42 tables; with 100,000 on 2^16, in one of 2^45. Of two meters of the same tenant
+/// chance, with a million tenants on 400,000 lines, two of them meet like that in one of
+/// 2^38 tables; with 100,000 on 40,000, in one of 2^42. Of two meters of the same tenant
 /// the check alone tells: one of 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
@@ -393,7 +413,10 @@ impl Table {
     /// The line where a key is looked for after so many others.
     #[inline]
     fn line(&self, key: Key, step: usize) -> usize {
-        (key.line as usize).wrapping_add(step) & (self.lines.len() - 1)
+        let lines = self.lines.len();
+        // The upper half of the hash as a fraction of one, times the lines.
+        let at = (((key.line >> u32::BITS) * lines as u64) >> u32::BITS) as usize + step;
+        if at < lines { at } else { at - lines }
     }
 
     /// Leaves a shortcut where it will be found.
@@ -431,7 +454,7 @@ impl Table {
         let Filled { places, refused } = &self.filled;
         let wanted = places.load(Ordering::Relaxed).saturating_add(refused.load(Ordering::Relaxed));
         let may_grow = self.kept.len() < PLACES_MAX;
-        wanted > self.kept.len() / PLACES_EACH
+        wanted > FULL_AT_LAST.of_places(self.kept.len())
             && (may_grow || now.0.saturating_sub(self.cleared_ms) >= CLEARED_EVERY_MS)
     }
 
@@ -439,7 +462,7 @@ impl Table {
     pub(super) fn cleared(&self, tenants: usize, now: TimeMs) -> Self {
         let live = || self.kept.iter().filter_map(|keep| keep.0.get()).filter(|kept| kept.period.contains(now));
         let wanted = live().count() + self.filled.refused.load(Ordering::Relaxed).min(tenants);
-        let places = (PLACES_EACH * wanted).next_power_of_two().clamp(PLACES_MIN, PLACES_MAX);
+        let places = FULL_AT_FIRST.places_for(wanted).clamp(PLACES_MIN, PLACES_MAX);
         let next = Self::sized(places, &self.words, self.version, now.0);
         live().for_each(|kept| next.leave(kept.clone()));
         next

@@ -25,12 +25,12 @@ use crate::report;
 /// No check of a run comes near it.
 const LIMIT: i64 = 1 << 40;
 /// Requests of a round, made before and in the order in which they are asked, as if just
-/// parsed: more than there are counters, so that a round asks most of them, and what
-/// another library has left in the caches matters at its beginning only.
-const REQUESTS: usize = 1 << 17;
+/// parsed: ten for each of 100,000 counters, so that what another library has left in the
+/// caches matters at its beginning only.
+const REQUESTS: usize = 1 << 20;
 /// Of them, those that slower ways are asked in a round, each of which takes longer to
 /// make and more memory.
-const LONG_REQUESTS: usize = REQUESTS / 8;
+const LONG_REQUESTS: usize = REQUESTS / 64;
 
 /// Every tenant is known after the first, and finds room in the next.
 const PASSES: usize = 2;
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 100_000)]
     cells: u64,
     /// Rounds; the median is reported.
-    #[arg(long, default_value_t = 101)]
+    #[arg(long, default_value_t = 51)]
     rounds: usize,
     /// Print one JSON object.
     #[arg(long)]
@@ -86,18 +86,20 @@ impl<'a> Contender<'a> {
 /// Median nanoseconds by contender.
 fn measure(cells: u64, rounds: usize) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let mut random = Random::new(42);
-    let tenants: Vec<String> = (0..REQUESTS).map(|_| tenant(random.below(cells))).collect();
+    let known: Vec<String> = (0..cells).map(tenant).collect();
+    let asked = Asked::new((0..REQUESTS).map(|_| known[random.below(cells) as usize].as_str()));
+    let tenants: Vec<&str> = asked.names().collect();
     let (_processor, quota) = site(LIMIT)?;
     let checks: Vec<Check> = tenants.iter().take(LONG_REQUESTS).map(|tenant| check(tenant)).collect();
     for _ in 0..PASSES {
-        for number in 0..cells {
-            quota.check(&check(&tenant(number)), NOW)?;
+        for tenant in &known {
+            quota.check(&check(tenant), NOW)?;
         }
         // As a node does a few times a second.
         while quota.expire(NOW, 1) {}
     }
-    let limitador = Limitador::new(cells, &tenants)?;
-    let governor = governor(cells);
+    let limitador = Limitador::new(&known, &tenants)?;
+    let governor = governor(&known);
     let contenders = [
         may_use(&quota, &tenants),
         full_check(&quota, &checks),
@@ -117,6 +119,27 @@ fn measure(cells: u64, rounds: usize) -> anyhow::Result<Vec<(&'static str, f64)>
     Ok(contenders.iter().zip(taken).map(|(contender, taken)| (contender.name, median(taken))).collect())
 }
 
+/// Names one after the other, as they stand in a buffer that was just read.
+struct Asked {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Asked {
+    fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut asked = Self { text: String::new(), ends: vec![0] };
+        for name in names {
+            asked.text.push_str(name);
+            asked.ends.push(asked.text.len());
+        }
+        asked
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.ends.windows(2).map(|ends| &self.text[ends[0]..ends[1]])
+    }
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
@@ -131,8 +154,8 @@ fn check(tenant: &str) -> Check {
     Check { who, items: vec![Item { meter: METER.into(), amount: 1 }] }
 }
 
-fn may_use<'a>(quota: &'a LiveQuota, tenants: &'a [String]) -> Contender<'a> {
-    let may_use = |tenant: &String| quota.may_use(tenant, METER, 1, NOW) == Some(Decision::Allow);
+fn may_use<'a>(quota: &'a LiveQuota, tenants: &'a [&str]) -> Contender<'a> {
+    let may_use = |tenant: &&str| quota.may_use(tenant, METER, 1, NOW) == Some(Decision::Allow);
     Contender::new("odometer_may_use", tenants, may_use)
 }
 
@@ -141,17 +164,17 @@ fn full_check<'a>(quota: &'a LiveQuota, checks: &'a [Check]) -> Contender<'a> {
     Contender::new("odometer_check", checks, allows)
 }
 
-fn governor(cells: u64) -> DefaultKeyedRateLimiter<String> {
+fn governor(known: &[String]) -> DefaultKeyedRateLimiter<&str> {
     let limiter = DefaultKeyedRateLimiter::dashmap(Quota::per_second(NonZeroU32::MAX));
-    for number in 0..cells {
+    for tenant in known {
         // Only whether it is known counts here.
-        let _ = limiter.check_key(&tenant(number));
+        let _ = limiter.check_key(&tenant.as_str());
     }
     limiter
 }
 
 /// It has no check that changes nothing: this one takes.
-fn of_governor<'a>(limiter: &'a DefaultKeyedRateLimiter<String>, tenants: &'a [String]) -> Contender<'a> {
+fn of_governor<'a, 'k>(limiter: &'a DefaultKeyedRateLimiter<&'k str>, tenants: &'a [&'k str]) -> Contender<'a> {
     Contender::new("governor", tenants, |tenant| limiter.check_key(tenant).is_ok())
 }
 
@@ -168,7 +191,7 @@ const CONTEXTS: usize = LONG_REQUESTS / 8;
 
 impl Limitador<'_> {
     /// One limit, counted by tenant.
-    fn new(cells: u64, tenants: &[String]) -> anyhow::Result<Self> {
+    fn new(known: &[String], tenants: &[&str]) -> anyhow::Result<Self> {
         let by_tenant = Expression::parse("tenant").context("limitador cannot read its variable")?;
         let limit = limitador::limit::Limit::new("calls", 1 << 40, WINDOW_S, vec![], vec![by_tenant]);
         let context = |tenant: &str| Context::from(HashMap::from([("tenant".to_owned(), tenant.to_owned())]));
@@ -176,13 +199,13 @@ impl Limitador<'_> {
             let counter = Counter::new(limit.clone(), &context(tenant)).ok().flatten();
             counter.context("limitador finds no counter")
         };
-        let (storage, limiter) = (InMemoryStorage::new(2 * cells), RateLimiter::new(2 * cells));
+        let room = 2 * known.len() as u64;
+        let (storage, limiter) = (InMemoryStorage::new(room), RateLimiter::new(room));
         limiter.add_limit(limit.clone());
         let namespace = Namespace::from("calls");
-        for number in 0..cells {
-            let tenant = tenant(number);
-            storage.update_counter(&counter(&tenant)?, 1).ok().context("limitador cannot count")?;
-            let counted = limiter.update_counters(&namespace, &context(&tenant), 1);
+        for tenant in known {
+            storage.update_counter(&counter(tenant)?, 1).ok().context("limitador cannot count")?;
+            let counted = limiter.update_counters(&namespace, &context(tenant), 1);
             counted.ok().context("limitador cannot count")?;
         }
         let counters = tenants.iter().take(LONG_REQUESTS).map(|tenant| counter(tenant)).collect::<Result<_, _>>()?;
