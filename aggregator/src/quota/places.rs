@@ -22,21 +22,23 @@ use super::words::Words;
 /// Places of the first table: nothing that a partition without questions would notice.
 const PLACES_MIN: usize = 1 << 10;
 /// Places of one partition's table at most, at 80 bytes each, of which decisions read 16.
-/// A million tenants decide by shortcuts then; whoever finds no place goes the long way.
+/// A million and a half of tenants decide by shortcuts then; whoever finds no place goes the
+/// long way.
 const PLACES_MAX: usize = 1 << 21;
 /// Places on one cache line.
 const LINE: usize = 4;
-/// A table is made so full that 92 of 100 shortcuts lie on the line where they are first
-/// looked for, and one of a million finds no place. Fuller would send more of them on, and
-/// emptier would keep less of the table in a core's cache.
+/// A table is made so full that some 90 of 100 shortcuts lie on the line where they are
+/// first looked for. Fuller would send more of them on, and emptier would keep less of the
+/// table in a core's cache.
 const FULL_AT_FIRST: Share = Share { of: 8, filled: 5 };
-/// A fifth more tenants later it is made anew: 87 of 100 then, and one of 3,000.
+/// A fifth more tenants later it is made anew: 85 of 100 then, and one of 100,000 finds no
+/// place.
 const FULL_AT_LAST: Share = Share { of: 4, filled: 3 };
 /// Plans and periods of one partition are hardly ever more; the tenants whose bounds come
 /// after them, by terms of their own, are looked up the slower way.
 const BOUNDS_FIRST: usize = 255;
 /// Lines that are looked at for one key at most: up to one that is not full.
-const WINDOW: usize = 16;
+const WINDOW: usize = 32;
 /// A table that cannot grow is cleared of what is over at most this often.
 const CLEARED_EVERY_MS: i64 = 60_000;
 
@@ -119,11 +121,13 @@ struct Filled {
 /// most [`WINDOW`] apart. No tenant can aim at that: both are of hashes whose seeds
 /// nobody outside knows, and the line is also of one that the check knows nothing of. By
 /// chance, with a million tenants on 400,000 lines, two of them meet like that in one of
-/// 2^38 tables; with 100,000 on 40,000, in one of 2^42. Of two meters of the same tenant
+/// 2^37 tables; with 100,000 on 40,000, in one of 2^41. Of two meters of the same tenant
 /// the check alone tells: one of 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    line: u64,
+    line: u32,
+    /// By which the maker of keys knows whether anybody asks for it any more.
+    pub(super) stamp: u32,
     /// Never zero.
     check: u64,
 }
@@ -176,8 +180,8 @@ pub(super) enum Shortcut<'a> {
 impl Key {
     /// The key of two hashes that do not depend on each other.
     #[inline]
-    pub(super) fn new(line: u64, check: u64) -> Self {
-        Self { line, check: check.max(1) }
+    pub(super) fn new((line, check): (u64, u64), stamp: u32) -> Self {
+        Self { line: (line >> u32::BITS) as u32, stamp, check: check.max(1) }
     }
 }
 
@@ -347,6 +351,10 @@ impl Line {
     fn is_full(&self) -> bool {
         self.checks[LINE - 1].load(Ordering::Relaxed) != 0
     }
+
+    fn is_full_of_others(&self, check: u64) -> bool {
+        self.is_full() && self.checks.iter().all(|at| at.load(Ordering::Relaxed) != check)
+    }
 }
 
 impl Table {
@@ -371,7 +379,7 @@ impl Table {
     /// Runs `look` on the shortcut of a key, if there is one that holds at `now`.
     #[inline]
     pub(super) fn find<T>(&self, key: Key, now: TimeMs, look: impl FnOnce(&Shortcut<'_>) -> T) -> Option<T> {
-        let number = self.line(key, 0);
+        let number = self.first_line(key);
         let line = &self.lines[number];
         let at = line.place_of(key.check);
         let first = line.what(at, key.check);
@@ -386,8 +394,7 @@ impl Table {
     #[cold]
     #[inline(never)]
     fn find_in_all<T>(&self, key: Key, now: TimeMs, look: impl FnOnce(&Shortcut<'_>) -> T) -> Option<T> {
-        for step in 0..WINDOW {
-            let number = self.line(key, step);
+        for number in self.lines(key) {
             let line = &self.lines[number];
             let at = |at| {
                 let what = line.what(at, key.check)?;
@@ -410,13 +417,17 @@ impl Table {
         bounds.hold_at(now).then(found)
     }
 
-    /// The line where a key is looked for after so many others.
+    /// The line where a key is looked for first: its hash as a fraction of one, times the
+    /// lines.
     #[inline]
-    fn line(&self, key: Key, step: usize) -> usize {
-        let lines = self.lines.len();
-        // The upper half of the hash as a fraction of one, times the lines.
-        let at = (((key.line >> u32::BITS) * lines as u64) >> u32::BITS) as usize + step;
-        if at < lines { at } else { at - lines }
+    fn first_line(&self, key: Key) -> usize {
+        ((u64::from(key.line) * self.lines.len() as u64) >> u32::BITS) as usize
+    }
+
+    /// All where it is looked for, in their order.
+    fn lines(&self, key: Key) -> impl Iterator<Item = usize> {
+        let (first, lines) = (self.first_line(key), self.lines.len());
+        (first..first + WINDOW.min(lines)).map(move |number| number % lines)
     }
 
     /// Leaves a shortcut where it will be found.
@@ -428,7 +439,8 @@ impl Table {
             return;
         }
         let (word, bounds) = (word.number(), kept.bounds());
-        for place in (0..WINDOW).flat_map(|step| (0..LINE).map(move |at| self.line(key, step) * LINE + at)) {
+        let open = self.lines(key).filter(|number| !self.lines[*number].is_full_of_others(key.check));
+        for place in open.flat_map(|number| (0..LINE).map(move |at| number * LINE + at)) {
             match self.kept[place].0.set(kept) {
                 Ok(()) => return self.publish(place, key, (word, bounds)),
                 Err(back) => kept = back,
@@ -458,9 +470,11 @@ impl Table {
             && (may_grow || now.0.saturating_sub(self.cleared_ms) >= CLEARED_EVERY_MS)
     }
 
-    /// What of it is not over, and room for what found none, of `tenants` at most.
-    pub(super) fn cleared(&self, tenants: usize, now: TimeMs) -> Self {
-        let live = || self.kept.iter().filter_map(|keep| keep.0.get()).filter(|kept| kept.period.contains(now));
+    /// What of it is not over at `now` and still asked for, and room for what found none, of
+    /// `tenants` at most.
+    pub(super) fn cleared(&self, tenants: usize, now: TimeMs, is_asked_for: impl Fn(Key) -> bool) -> Self {
+        let is_live = |kept: &&Kept| kept.period.contains(now) && is_asked_for(kept.key);
+        let live = || self.kept.iter().filter_map(|keep| keep.0.get()).filter(is_live);
         let wanted = live().count() + self.filled.refused.load(Ordering::Relaxed).min(tenants);
         let places = FULL_AT_FIRST.places_for(wanted).clamp(PLACES_MIN, PLACES_MAX);
         let next = Self::sized(places, &self.words, self.version, now.0);

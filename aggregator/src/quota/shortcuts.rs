@@ -22,7 +22,8 @@ use super::words::Words;
 
 /// Tenants share these counters of changes: they stay in a core's cache, and a change
 /// voids one shortcut in so many.
-const CHANGES: usize = 1 << 12;
+const CHANGES: usize = 1 << CHANGES_BITS;
+const CHANGES_BITS: u32 = 12;
 
 /// All shortcuts of one partition.
 #[derive(Debug)]
@@ -127,6 +128,12 @@ fn hash(start: u64, seed: &SharedSeed, name: &str) -> u64 {
     hasher.finish()
 }
 
+/// Which counter of changes is a tenant's, and from there on the lower bits of what it says.
+#[inline]
+fn stamp(of_tenant: u64, changes: u32) -> u32 {
+    (of_tenant as u32 & (CHANGES as u32 - 1)) | (changes << CHANGES_BITS)
+}
+
 fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
@@ -151,8 +158,16 @@ impl Shortcuts {
     pub(super) fn key(&self, tenant: &str, meter: &str) -> Key {
         let (of_tenant, other) = self.keys.of_tenant(tenant);
         let of_both = self.keys.of_both(of_tenant, meter);
-        let changes = u64::from(self.changes_of(of_tenant).load(Ordering::Acquire));
-        Key::new(other ^ of_both.rotate_left(32), of_both.wrapping_add(changes))
+        let changes = self.changes_of(of_tenant).load(Ordering::Acquire);
+        let check = of_both.wrapping_add(changes.into());
+        Key::new((other ^ of_both.rotate_left(32), check), stamp(of_tenant, changes))
+    }
+
+    /// Whether a key is of terms that are in force, or were so many changes ago that its
+    /// stamp is the same again: then it is only kept for longer.
+    fn is_asked_for(&self, key: Key) -> bool {
+        let of_tenant = u64::from(key.stamp);
+        key.stamp == stamp(of_tenant, self.changes_of(of_tenant).load(Ordering::Acquire))
     }
 
     /// Runs `look` on the shortcut, if it is found and holds at `now`.
@@ -208,7 +223,7 @@ impl Shortcuts {
         if !table.is_crowded(now) {
             return;
         }
-        let next = table.cleared(tenants, now);
+        let next = table.cleared(tenants, now, |key| self.is_asked_for(key));
         newest = self.newest();
         // Else it was voided meanwhile, and what was copied with it.
         if Arc::ptr_eq(&newest.table, &table) {
@@ -304,10 +319,41 @@ mod tests {
         }
         assert!((0..5_000).all(|number| finds(&shortcuts, number, PERIOD.start)));
         assert!(!finds(&shortcuts, 1, PERIOD.end) && !finds(&shortcuts, 5_000, PERIOD.start));
-        assert!(shortcuts.table().len() <= 65_536, "no more room than is wanted");
+        assert_eq!(shortcuts.table().len(), 8_000, "no more room than is wanted");
         (0..30_000).for_each(|number| leave(&shortcuts, number, &cell));
         (0..2).for_each(|_| shortcuts.tend(30_000, PERIOD.end));
         assert_eq!(Arc::strong_count(&cell), 1, "no cell is kept by a shortcut that is over");
+    }
+
+    #[test]
+    fn a_table_is_made_anew_once_three_quarters_are_filled() {
+        const PLACES: usize = 1 << 10;
+        let (_words, shortcuts, cell) = site();
+        let fill = |tenants: usize| {
+            (0..2).for_each(|_| (0..tenants).for_each(|number| leave(&shortcuts, number, &cell)));
+            shortcuts.tend(tenants, PERIOD.start);
+            shortcuts.table().len()
+        };
+        assert_eq!(fill(PLACES * 5 / 8), PLACES, "there is room enough, and nobody is left twice");
+        assert!((0..PLACES * 5 / 8).all(|number| finds(&shortcuts, number, PERIOD.start)));
+        assert!(fill(PLACES * 3 / 4 + 1) > PLACES);
+        assert!((0..PLACES * 5 / 8).all(|number| finds(&shortcuts, number, PERIOD.start)));
+    }
+
+    #[test]
+    fn what_was_voided_takes_no_room_for_ever() {
+        let (_words, shortcuts, cell) = site();
+        for _ in 0..4_000 {
+            leave(&shortcuts, 1, &cell);
+            shortcuts.void_tenant("t1");
+            shortcuts.tend(1, PERIOD.start);
+        }
+        // Found no place beside those before, mostly, and asked again and again.
+        (0..1 << 10).for_each(|_| leave(&shortcuts, 1, &cell));
+        shortcuts.tend(1, PERIOD.start);
+        leave(&shortcuts, 1, &cell);
+        assert!(finds(&shortcuts, 1, PERIOD.start));
+        assert_eq!(shortcuts.table().len(), 1 << 10);
     }
 
     #[test]

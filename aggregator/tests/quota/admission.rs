@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use odometer_schemas::quota::{Decision, Limit, Reserve, Scope};
+use odometer_schemas::quota::{Check, Decision, Limit, Reserve, Scope, Who};
 
 use crate::support::{NOW, Outcome, Site, decision, item, reserve, who};
 
@@ -36,24 +36,48 @@ fn a_million_attempts_admit_exactly_the_hard_limit() {
     assert_eq!(site.stands("api_call"), (0, 500_000));
 }
 
+/// What is held of a meter in the tenant's, the subject's and the key's own counter.
+fn held(site: &Site, meter: &str, who: Who) -> [i64; 3] {
+    let check = Check { who, items: vec![item(meter, 0)] };
+    let limits = site.quota.check(&check, NOW).unwrap().limits;
+    [Scope::Tenant, Scope::Subject, Scope::Key]
+        .map(|scope| limits.iter().find(|limit| limit.scope == scope).unwrap().reserved)
+}
+
+/// Each meter is full in another scope, all three of them after as many requests: until
+/// then what one counter has room for another has not, and has to be taken back.
 #[test]
 fn three_meters_in_three_scopes_are_all_or_nothing() {
+    const ADMITTED: i64 = 2_100;
+    const SUBJECTS: [&str; 2] = ["u", "v"];
+    const KEYS: [&str; 3] = ["k", "l", "m"];
+    let (of_subject, of_key) = (ADMITTED / 2, ADMITTED / 3);
+    let roomy = [(Scope::Tenant, ADMITTED + 900), (Scope::Subject, of_subject + 300), (Scope::Key, of_key + 200)];
+    let full = [(Scope::Tenant, ADMITTED), (Scope::Subject, of_subject), (Scope::Key, of_key)];
     let meters = ["api_call", "llm.prompt_tokens", "llm.generated_tokens"];
-    let scopes = [(Scope::Tenant, 3_000), (Scope::Subject, 1_700), (Scope::Key, 1_100)];
-    let limits = meters.iter().flat_map(|meter| {
-        scopes.map(|(scope, limit)| Limit { scope, grace_percent: Some(0), ..Limit::usage(meter, Some(limit)) })
+    let limits = meters.iter().zip(full).flat_map(|(meter, full)| {
+        let of_scope = move |(scope, roomy)| if scope == full.0 { full } else { (scope, roomy) };
+        roomy.map(of_scope).map(|(scope, limit)| Limit {
+            scope,
+            grace_percent: Some(0),
+            ..Limit::usage(meter, Some(limit))
+        })
     });
     let site = Site::new(limits.collect());
     let admitted = attempts(400, |number| {
         // Meters in another order each time, subjects and keys in turn.
         let items = (0..3).map(|at| item(meters[(number + at) % 3], 1)).collect();
-        let who = who(Some(["u", "v"][number % 2]), Some(["k", "l", "m"][number % 3]));
+        let who = who(Some(SUBJECTS[number % 2]), Some(KEYS[number % 3]));
         let request = Reserve { who, ..reserve(&format!("r{number}"), items) };
         decision(&site.quota.reserve(&request, 0, NOW)) != Decision::Deny
     });
-    let held = |meter: &str| site.stands(meter).1;
-    assert_eq!(meters.map(held), [i64::try_from(admitted).unwrap(); 3]);
-    assert_eq!(admitted, 3_000, "subjects and keys have room for all of the tenant's");
+    assert_eq!(i64::try_from(admitted), Ok(ADMITTED));
+    for meter in meters {
+        for (subject, key) in SUBJECTS.iter().flat_map(|subject| KEYS.map(|key| (*subject, key))) {
+            let held = held(&site, meter, who(Some(subject), Some(key)));
+            assert_eq!(held, [ADMITTED, of_subject, of_key], "{meter} of {subject} and {key}");
+        }
+    }
 }
 
 #[test]

@@ -7,11 +7,25 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 
 use crate::support::{Process, verify};
 
 /// Far longer than usage takes to show.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Agents at once, which is the whole of the plan.
+const AGENTS: usize = 1_000;
+/// Longer than it takes to start again.
+const TTL: Duration = Duration::from_secs(12);
+/// Requests on their way at once.
+const AT_ONCE: usize = 64;
+
+/// A request for one agent's slot.
+fn slot(id: &str) -> Value {
+    let ttl_ms = u64::try_from(TTL.as_millis()).unwrap();
+    let items = json!([{"meter": "agents", "amount": 1}]);
+    json!({"id": id, "tenant": "acme", "ttl_ms": ttl_ms, "items": items, "mode": "strict"})
+}
 
 struct Site {
     process: Process,
@@ -39,10 +53,33 @@ impl Site {
         assert_eq!(self.runtime.block_on(sent).unwrap().status(), StatusCode::OK);
     }
 
+    fn reserve_slot(&self, id: &str) -> (StatusCode, Value) {
+        self.post("/v1/quota/reservations", &slot(id))
+    }
+
     fn reserve(&self, id: &str, minutes: u64) -> (StatusCode, Value) {
         let items = json!([{"meter": "agent_minute", "amount": minutes * 60_000}, {"meter": "agents", "amount": 1}]);
         let body = json!({"id": id, "tenant": "acme", "ttl_ms": 600_000, "items": items, "mode": "strict"});
         self.post("/v1/quota/reservations", &body)
+    }
+
+    /// Reserves one slot each for as many agents and fifty more; how many were allowed.
+    fn fill_slots(&self, run: &str) -> usize {
+        let ask = |number: usize| {
+            let url = format!("{}/v1/quota/reservations", self.process.url);
+            let sent = self.client.post(url).json(&slot(&format!("{run}-{number}"))).send();
+            async { usize::from(sent.await.unwrap().status() == StatusCode::OK) }
+        };
+        self.runtime.block_on(async {
+            let (mut asked, mut allowed) = (JoinSet::new(), 0);
+            for number in 0..AGENTS + 50 {
+                asked.spawn(ask(number));
+                if asked.len() >= AT_ONCE {
+                    allowed += asked.join_next().await.unwrap().unwrap();
+                }
+            }
+            asked.join_all().await.into_iter().fold(allowed, |sum, one| sum + one)
+        })
     }
 
     /// (limit, used, reserved) of a meter in base units.
@@ -97,6 +134,37 @@ fn a_run_is_held_drawn_and_settled_and_outlives_the_process() {
 
     let site = Site::start(data_dir.path());
     assert_eq!(site.stands("agent_minute"), (10_000 * MINUTE, 10 * MINUTE, 16 * MINUTE));
+    site.process.stop();
+    let (code, text) = verify(data_dir.path());
+    assert_eq!(code, 0, "{text}");
+}
+
+/// Agents that were killed with their node keep their slots until their time is over, and
+/// not one more is let in meanwhile.
+#[test]
+fn slots_that_fill_the_limit_are_held_over_a_kill_and_free_after_their_time() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let site = Site::start(data_dir.path());
+    let limit = json!({"meter": "agents", "kind": "concurrency", "limit": AGENTS, "when_degraded": "closed"});
+    site.put("/v1/plans/free", &json!({"limits": [limit]}));
+    let slots = i64::try_from(AGENTS).unwrap();
+    site.await_standing("agents", (slots, 0, 0));
+    let began = Instant::now();
+    assert_eq!(site.fill_slots("before"), AGENTS, "exactly the limit");
+    let filled = Instant::now();
+    site.process.kill();
+
+    let site = Site::start(data_dir.path());
+    let mut attempts = 0;
+    while began.elapsed() < TTL - Duration::from_millis(500) {
+        let (status, answer) = site.reserve_slot(&format!("meanwhile-{attempts}"));
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "beyond the limit: {answer}");
+        attempts += 1;
+    }
+    assert!(attempts > 0, "it starts within the life of a slot");
+    site.await_standing("agents", (slots, 0, 0));
+    println!("{attempts} attempts denied; all free {:?} after the last was given, of {TTL:?}", filled.elapsed());
+    assert_eq!(site.fill_slots("after"), AGENTS, "all of them, and no more");
     site.process.stop();
     let (code, text) = verify(data_dir.path());
     assert_eq!(code, 0, "{text}");
