@@ -92,7 +92,7 @@ impl Caller {
     }
 
     /// The node that shows a tenant's counters itself.
-    fn owner(&self, nodes: &[Process], tenant: &str) -> Option<usize> {
+    pub(crate) fn owner(&self, nodes: &[Process], tenant: &str) -> Option<usize> {
         let shows = |node: &Process| {
             let asked = async { self.client.get(format!("{}/v1/tenants/{tenant}/usage", node.url)).send().await };
             self.runtime.block_on(asked).is_ok_and(|answer| answer.status() == StatusCode::OK)

@@ -44,7 +44,7 @@ pub(super) struct Asker {
     urls: RwLock<Vec<String>>,
     client: Client,
     stopped: AtomicBool,
-    last_degraded: Mutex<Option<Instant>>,
+    last_undecided: Mutex<Option<Instant>>,
     /// Records that draw on a reservation, to be sent.
     draws: Mutex<Vec<Value>>,
     counts: Counts,
@@ -75,7 +75,7 @@ impl Asker {
             urls: RwLock::new(urls),
             client,
             stopped: AtomicBool::new(false),
-            last_degraded: Mutex::default(),
+            last_undecided: Mutex::default(),
             draws: Mutex::default(),
             counts: Counts::default(),
         }
@@ -98,8 +98,9 @@ impl Asker {
         self.counts.degraded.load(Relaxed)
     }
 
-    pub(super) fn last_degraded(&self) -> Option<Instant> {
-        *self.last_degraded.lock().unwrap()
+    /// When a question was last answered degraded, or not at all.
+    pub(super) fn last_undecided(&self) -> Option<Instant> {
+        *self.last_undecided.lock().unwrap()
     }
 
     pub(super) fn tale(&self) -> String {
@@ -141,12 +142,12 @@ impl Asker {
             }
             Err(_) => Said::Nothing,
         };
+        if matches!(said, Said::Degraded | Said::Nothing) {
+            *self.last_undecided.lock().unwrap() = Some(Instant::now());
+        }
         match said {
             Said::Yes(_) | Said::No(_) => self.counts.decided.fetch_add(1, Relaxed),
-            Said::Degraded => {
-                *self.last_degraded.lock().unwrap() = Some(Instant::now());
-                self.counts.degraded.fetch_add(1, Relaxed)
-            }
+            Said::Degraded => self.counts.degraded.fetch_add(1, Relaxed),
             Said::Nothing => self.counts.unanswered.fetch_add(1, Relaxed),
         };
         said
