@@ -36,7 +36,8 @@ const REQUESTS: usize = 1 << 20;
 /// is in their figures: they are to be compared with each other.
 const LONG_REQUESTS: usize = REQUESTS / 64;
 
-/// Every tenant is known after the first, and finds room in the next.
+/// Every tenant is known after the first, and the next shows how much room is wanted: the
+/// first round, which the median leaves out, finds it.
 const PASSES: usize = 2;
 
 #[derive(Parser)]
