@@ -107,13 +107,7 @@ impl Scribe {
     /// Starts the task that writes; call it within a runtime. `failed` is told if it panics:
     /// the node must stop then.
     pub(super) fn start(log: &Arc<dyn LogAppender>, failed: impl FnOnce(String) + Send + 'static) -> Self {
-        let queues = Arc::new(Queues {
-            queues: (0..log.partitions()).map(|_| Queue::default()).collect(),
-            is_resting: AtomicBool::new(false),
-            is_closing: AtomicBool::new(false),
-            has_failed: AtomicBool::new(false),
-            call: Notify::new(),
-        });
+        let queues = Arc::new(Queues::new(log.partitions()));
         let mut task = JoinSet::new();
         task.spawn(write(Arc::clone(log), Arc::clone(&queues), failed));
         Self { queues, task }
@@ -143,7 +137,7 @@ impl Scribe {
 
     /// Operations that wait in all queues.
     pub(super) fn queued(&self) -> usize {
-        self.queues.queues.iter().map(|queue| queue.places.load(Ordering::Relaxed)).sum()
+        self.queues.queued()
     }
 
     /// Writes what waits, and ends.
@@ -211,6 +205,21 @@ impl Place<'_> {
 }
 
 impl Queues {
+    fn new(partitions: u32) -> Self {
+        Self {
+            queues: (0..partitions).map(|_| Queue::default()).collect(),
+            is_resting: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+            call: Notify::new(),
+        }
+    }
+
+    /// Operations that wait, in all queues.
+    fn queued(&self) -> usize {
+        self.queues.iter().map(|queue| queue.places.load(Ordering::Relaxed)).sum()
+    }
+
     /// Whether nothing waits anywhere, so that whoever writes may rest. It says so first, and
     /// the lock of each queue orders this look and whoever puts something in.
     fn may_rest(&self) -> bool {

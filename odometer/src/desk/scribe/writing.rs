@@ -17,9 +17,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Page, Queues};
 
-/// Operations that nobody waits for gather for so long: within the 5 ms in which the log
-/// usually has them, and long enough that envelopes are few.
-const GATHER: Duration = Duration::from_millis(3);
+/// How often is looked at what has gathered of operations that nobody waits for.
+const LOOK: Duration = Duration::from_millis(1);
+/// Looks after which it is taken in any case: within the 5 ms in which the log usually has
+/// it, and seldom enough that envelopes and commits are few.
+const LOOKS_MAX: u32 = 3;
+/// Operations for each partition with which it is taken at once: every envelope has its price,
+/// and with many partitions each would have next to nothing.
+const ENOUGH: usize = 4;
+/// Operations up to which it is. Who decides so few in a look has few who ask, and each of
+/// them waits while the log's commit has their processor: several short ones hold them up
+/// less than a long one. With more than that the machine is busy, and fewer commits leave it
+/// more.
+const FEW: usize = 48;
 /// How long an envelope that the log does not take is offered again.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Pause before it is offered again.
@@ -27,15 +37,16 @@ const WRITE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes what comes, until nothing more will.
 pub(super) async fn write_all(log: &dyn LogAppender, queues: &Queues) {
-    let mut moments = interval(GATHER);
-    moments.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut pace = Pace::default();
     let mut writing = Writing::new(log, queues);
     let mut rests = false;
     loop {
         let is_moment = tokio::select! {
             () = queues.call.notified() => false,
             () = writing.end(), if writing.hurried > 0 => false,
-            _ = moments.tick(), if !rests => true,
+            _ = looks.tick(), if !rests => pace.is_moment(queues),
         };
         // Whoever calls again and again takes nobody else's turn.
         consume_budget().await;
@@ -54,8 +65,28 @@ pub(super) async fn write_all(log: &dyn LogAppender, queues: &Queues) {
             queues.is_resting.store(false, Ordering::Relaxed);
         }
         if rested && !rests {
-            moments.reset();
+            looks.reset();
         }
+    }
+}
+
+/// When what has gathered is taken.
+#[derive(Default)]
+struct Pace {
+    /// Looks since it was.
+    looks: u32,
+}
+
+impl Pace {
+    /// To be asked at every look.
+    fn is_moment(&mut self, queues: &Queues) -> bool {
+        self.looks += 1;
+        let is_enough = (ENOUGH * queues.queues.len()..=FEW).contains(&queues.queued());
+        let is_moment = is_enough || self.looks >= LOOKS_MAX;
+        if is_moment {
+            self.looks = 0;
+        }
+        is_moment
     }
 }
 
@@ -191,5 +222,25 @@ async fn write_one((partition, queues): (usize, &Queues), log: &dyn LogAppender,
     for waiting in page.tell {
         // Whoever does not wait any more asks again with the same id.
         let _ = waiting.send(written.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gathers_is_taken_at_the_third_look_or_while_it_is_worth_it_and_little() {
+        let queues = Queues::new(2);
+        let mut pace = Pace::default();
+        let mut looks = |waiting: [usize; 6]| {
+            waiting.map(|operations| {
+                queues.queues[1].places.store(operations, Ordering::Relaxed);
+                pace.is_moment(&queues)
+            })
+        };
+        assert_eq!(looks([0, 1, 7, 7, 7, 7]), [false, false, true, false, false, true]);
+        assert_eq!(looks([8, FEW, 7, 8, 0, 0]), [true, true, false, true, false, false]);
+        assert_eq!(looks([0, FEW + 1, 99, 99, 99, 0]), [true, false, false, true, false, false]);
     }
 }
