@@ -1,6 +1,7 @@
 //! Moves pages from the write-ahead log into the file beside the writer. The write-ahead
 //! log only begins anew once all of it was moved and nobody writes: the writer moves the
-//! last pages itself, seldom, because that takes three flushes, one of the whole file.
+//! last pages itself, seldom, because that takes three flushes, one of the whole file. Has
+//! what is written next fetched into memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use super::EmbeddedOptions;
-use super::store::{Moved, Store, is_of_the_disk};
+use super::ahead::Ahead;
+use super::store::{Store, is_of_the_disk};
 use crate::log::LogError;
 
 /// Pages written after which they are moved: 4 MiB.
@@ -112,13 +114,18 @@ impl Drop for Keeper {
 
 /// Works until nobody can call any more.
 fn keep(store: &Store, called: &Receiver<()>, told: &Told) {
+    let ahead = Ahead::of(store);
+    // Of the write-ahead log, as far as is known.
+    let mut next_page = 0;
     while called.recv().is_ok() {
         // The writer moves the rest, and needs the lock for that.
         if told.is_nearly_done.load(Ordering::Relaxed) {
             continue;
         }
-        match move_most(store) {
-            Ok(leaves_the_rest) => told.is_nearly_done.store(leaves_the_rest, Ordering::Relaxed),
+        ahead.ask(next_page);
+        match move_most(store, &ahead, &mut next_page) {
+            Ok(false) => {}
+            Ok(true) => told.is_nearly_done.store(true, Ordering::Relaxed),
             Err(error) => {
                 tracing::warn!("pages of the embedded log were not moved beside its writer: {error}");
                 if is_of_the_disk(&error) {
@@ -130,14 +137,19 @@ fn keep(store: &Store, called: &Receiver<()>, told: &Told) {
 }
 
 /// Moves what there is, and again what came meanwhile where the write-ahead log should begin
-/// anew; whether the writer is to move the rest.
-fn move_most(store: &Store) -> rusqlite::Result<bool> {
-    for _ in 0..PASSES_MAX {
-        let Some(Moved { pages, left }) = store.move_pages()? else { return Ok(false) };
-        if pages < PAGES_TO_RESTART {
-            return Ok(false);
+/// anew; returns whether the rest is for the writer. Notes where the next page will stand.
+fn move_most(store: &Store, ahead: &Ahead, next_page: &mut u64) -> rusqlite::Result<bool> {
+    for pass in 0..PASSES_MAX {
+        let Some(moved) = store.move_pages()? else { break };
+        *next_page = moved.next_page();
+        if moved.pages < PAGES_TO_RESTART {
+            break;
         }
-        if left <= PAGES_LEFT_MAX || pages >= PAGES_MAX {
+        if pass == 0 {
+            // Not after the last pass: what is written meanwhile would be left to the writer.
+            ahead.ask(0);
+        } else if moved.left <= PAGES_LEFT_MAX || moved.pages >= PAGES_MAX {
+            *next_page = 0;
             return Ok(true);
         }
     }

@@ -7,8 +7,11 @@
 //! acknowledged envelope survives SIGKILL of anything, and power loss as far as the
 //! disk honours a flush. Nothing here looks into an envelope.
 
+mod ahead;
 mod flusher;
 mod keeper;
+mod layout;
+mod places;
 mod reader;
 mod recent;
 mod store;
@@ -168,8 +171,7 @@ impl EmbeddedLog {
         let shared = Arc::new(Shared::new(partitions));
         let running = Arc::new(());
         let health = HealthWatch { shared: Arc::clone(&shared), is_running: Arc::downgrade(&running) };
-        let ends = store.tails().map_err(failed("reading where it ends"))?;
-        let ends: Vec<u64> = ends.iter().map(|tail| tail.next_offset).collect();
+        let ends = places::ends(&store.connection, partitions).map_err(failed("reading where it ends"))?.offsets();
         // What a process left that ended badly may be in the system's memory alone, even
         // where a flush says otherwise, if one has failed before: this writes it once more.
         store.fold().map_err(failed("folding its write-ahead log into the file"))?;

@@ -11,8 +11,8 @@ use odometer_schemas::log::LogEntry;
 use odometer_schemas::time::TimeMs;
 use rusqlite::params;
 
-use super::store::{Store, failed, offsets};
-use super::{Shared, locked};
+use super::store::{Store, failed};
+use super::{Shared, locked, places};
 use crate::log::{Bounds, LogError, LogReader};
 
 /// How often another process's commits are looked for.
@@ -39,7 +39,7 @@ impl EmbeddedReader {
     /// after that has ended, however it ended.
     ///
     /// # Errors
-    /// [`LogError::Mismatch`] when a newer build wrote it, [`LogError::Storage`] when
+    /// [`LogError::Mismatch`] when another build wrote it, [`LogError::Storage`] when
     /// it is not there or cannot be read.
     pub fn open_read_only(path: &Path) -> Result<Self, LogError> {
         Ok(Self { store: Store::open_read_only(path)?, news: News::Polled { seen: None } })
@@ -74,20 +74,20 @@ impl EmbeddedReader {
         // Larger offsets than the column can hold are beyond every end.
         let Ok(from) = i64::try_from(from_offset) else { return Ok(Vec::new()) };
         let end = i64::try_from(self.end_max(partition)).unwrap_or(i64::MAX);
-        let mut select = self.store.connection.prepare_cached(
-            "SELECT offset, append_time_ms, bytes FROM envelopes
-             WHERE partition = ?1 AND offset >= ?2 AND offset < ?3 ORDER BY offset",
-        )?;
-        let mut rows = select.query(params![partition, from, end])?;
+        // What comes into the index between the two statements would be in neither.
+        let snapshot = self.store.connection.unchecked_transaction()?;
         let (mut entries, mut bytes_total) = (Vec::new(), 0);
-        while let Some(row) = rows.next()? {
-            let bytes = row.get_ref(2)?.as_blob()?;
-            bytes_total += bytes.len();
-            if bytes_total > bytes_max && !entries.is_empty() {
-                break;
+        for mut select in places::selects(&snapshot)? {
+            let mut rows = select.query(params![partition, from, end])?;
+            while let Some(row) = rows.next()? {
+                let bytes = row.get_ref(2)?.as_blob()?;
+                bytes_total += bytes.len();
+                if bytes_total > bytes_max && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                let (offset, append_time) = (row.get(0)?, TimeMs(row.get(1)?));
+                entries.push(LogEntry { partition, offset, append_time, bytes: Bytes::copy_from_slice(bytes) });
             }
-            let (offset, append_time) = (row.get(0)?, TimeMs(row.get(1)?));
-            entries.push(LogEntry { partition, offset, append_time, bytes: Bytes::copy_from_slice(bytes) });
         }
         Ok(entries)
     }
@@ -126,7 +126,7 @@ impl LogReader for EmbeddedReader {
 
     fn bounds(&mut self, partition: u32) -> Result<Bounds, LogError> {
         self.check_partition(partition);
-        let offsets = offsets(&self.store.connection, partition).map_err(failed("reading its bounds"))?;
+        let offsets = places::offsets(&self.store.connection, partition).map_err(failed("reading its bounds"))?;
         let (start_offset, end_offset) = offsets.map_or((0, 0), |(oldest, newest)| (oldest, newest + 1));
         let end_offset = end_offset.min(self.end_max(partition));
         Ok(Bounds { start_offset, end_offset })
@@ -149,5 +149,38 @@ impl LogReader for EmbeddedReader {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
+
+    #[test]
+    fn nothing_is_read_from_the_file_that_is_not_flushed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.db");
+        let options = EmbeddedOptions { partitions: 1, ..EmbeddedOptions::default() };
+        let log = EmbeddedLog::open(&path, options).unwrap();
+        for n in 0..3 {
+            log.appender().append(0, vec![n]).wait_blocking().unwrap();
+        }
+        log.close().unwrap();
+        let shared = Arc::new(Shared::new(1));
+        shared.flushed[0].store(2, Ordering::Release);
+        let mut reader = EmbeddedReader::beside_writer(&path, shared).unwrap();
+        let mut found = || {
+            let entries = reader.read(0, 0, usize::MAX).unwrap();
+            (entries.len(), reader.bounds(0).unwrap().end_offset)
+        };
+        assert_eq!(found(), (2, 2));
+        let mut file = Connection::open(&path).unwrap();
+        let transaction = file.transaction().unwrap();
+        places::place(&transaction).unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(found(), (2, 2), "wherever it is found");
     }
 }

@@ -1,19 +1,16 @@
-//! The file behind the embedded log: its layout, how a connection to it is made, and
-//! what it says about itself. Never touches an envelope's content.
+//! The file behind the embedded log: how a connection to it is made, and what is done with
+//! the file as a whole. Never touches an envelope's content.
 
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use odometer_schemas::limits::PARTITIONS_MAX;
-use odometer_schemas::time::TimeMs;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use super::{layout, places};
 use crate::log::LogError;
 
-/// The layout that this build writes, and the only one it reads.
-const SCHEMA_VERSION: u32 = 1;
 /// Page size in bytes. Of 4 to 64 KiB it wrote envelopes of 20 KB fastest.
 pub(super) const PAGE_BYTES: u32 = 8192;
 /// Size of the write-ahead log, in bytes, at which the writer itself moves its pages into
@@ -28,19 +25,6 @@ const CACHE_KIB: u32 = 16 * 1024;
 /// How long a lock of another process is waited for. Nobody else writes; only
 /// recovery after a crash may lock the file for a moment.
 const LOCK_WAIT: Duration = Duration::from_millis(250);
-
-/// Rows stand in the order in which they came, found by an index on their position.
-/// With the position as the table's own key, several partitions mean several places
-/// to write to, and a commit took half as long again.
-const SCHEMA: &str = "
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE envelopes (
-        partition INTEGER NOT NULL,
-        offset INTEGER NOT NULL,
-        append_time_ms INTEGER NOT NULL,
-        bytes BLOB NOT NULL,
-        PRIMARY KEY (partition, offset)
-    );";
 
 /// A connection to the log's file.
 #[derive(Debug)]
@@ -59,11 +43,11 @@ pub(super) struct Moved {
     pub(super) left: u64,
 }
 
-/// Where a partition goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Tail {
-    pub(super) next_offset: u64,
-    pub(super) last_append_time: Option<TimeMs>,
+impl Moved {
+    /// Where the next page will stand: once all are in the file, they are written over.
+    pub(super) fn next_page(self) -> u64 {
+        if self.left == 0 { 0 } else { self.pages }
+    }
 }
 
 impl Store {
@@ -72,15 +56,16 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed("opening its file"))?;
         prepare_for_writing(&connection).map_err(failed("setting up its file"))?;
-        if create(&mut connection, partitions).map_err(failed("creating its tables"))? {
+        if layout::create(&mut connection, partitions).map_err(failed("creating its tables"))? {
             sync_directory(path)?;
         }
-        let store = Self::checked(connection)?;
-        if store.partitions != partitions {
-            let what = format!("has {} partitions, but is to be opened with {partitions}", store.partitions);
+        let found = layout::partitions(&connection)?;
+        if found != partitions {
+            let what = format!("has {found} partitions, but is to be opened with {partitions}");
             return Err(LogError::Mismatch { what });
         }
-        Ok(store)
+        layout::bring_up_to_date(&mut connection)?;
+        Self::checked(connection)
     }
 
     /// Opens an existing file for reading.
@@ -95,42 +80,22 @@ impl Store {
         // A plan that may depend on parameters is prepared anew at nearly every use of
         // the cached statement; these statements have one good plan each.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed("opening its file"))?;
-        let schema_version = meta(&connection, "schema_version")?;
-        if schema_version != SCHEMA_VERSION.to_string() {
-            let what = format!("has schema version {schema_version}; this build knows {SCHEMA_VERSION}");
-            return Err(LogError::Mismatch { what });
-        }
-        let partitions = meta(&connection, "partitions")?;
-        let partitions = match partitions.parse() {
-            Ok(count) if (1..=PARTITIONS_MAX).contains(&count) => count,
-            _ => return Err(LogError::Mismatch { what: format!("claims to have {partitions:?} partitions") }),
-        };
-        Ok(Self { log_id: meta(&connection, "log_id")?, connection, partitions })
-    }
-
-    /// Where every partition goes on.
-    pub(super) fn tails(&self) -> rusqlite::Result<Vec<Tail>> {
-        let sql = "SELECT offset, append_time_ms FROM envelopes WHERE partition = ?1 ORDER BY offset DESC LIMIT 1";
-        let mut newest = self.connection.prepare_cached(sql)?;
-        let mut tail = |partition| {
-            let found = newest.query_row([partition], |row| {
-                let offset: u64 = row.get(0)?;
-                Ok(Tail { next_offset: offset + 1, last_append_time: Some(TimeMs(row.get(1)?)) })
-            });
-            found.optional().map(Option::unwrap_or_default)
-        };
-        (0..self.partitions).map(&mut tail).collect()
+        layout::check_version(&connection)?;
+        Ok(Self { log_id: layout::log_id(&connection)?, partitions: layout::partitions(&connection)?, connection })
     }
 
     /// Removes up to `rows_max` of the oldest envelopes below `below_offset`, never
     /// the newest one: the next offset follows from it.
-    pub(super) fn remove(&self, partition: u32, below_offset: u64, rows_max: u64) -> rusqlite::Result<u64> {
-        let Some((start_offset, newest_offset)) = offsets(&self.connection, partition)? else { return Ok(0) };
+    pub(super) fn remove(&mut self, partition: u32, below_offset: u64, rows_max: u64) -> rusqlite::Result<u64> {
+        let transaction = self.begin()?;
+        let Some((start_offset, newest_offset)) = places::offsets(&transaction, partition)? else { return Ok(0) };
+        // At most the newest offset, which fits the column it came from.
         let end = below_offset.min(newest_offset).min(start_offset.saturating_add(rows_max));
-        let mut delete =
-            self.connection.prepare_cached("DELETE FROM envelopes WHERE partition = ?1 AND offset < ?2")?;
-        // The end is at most the newest offset, which fits the column it came from.
-        Ok(delete.execute(params![partition, end])? as u64)
+        if end <= start_offset {
+            return Ok(0);
+        }
+        let removed = places::remove(&transaction, partition, end)?;
+        transaction.commit().map(|()| removed)
     }
 
     /// Moves what pages of the write-ahead log can be moved now, without waiting for
@@ -169,18 +134,6 @@ impl Store {
     }
 }
 
-/// The oldest and the newest offset of `partition`; none when it is empty.
-pub(super) fn offsets(connection: &Connection, partition: u32) -> rusqlite::Result<Option<(u64, u64)>> {
-    // Each half is one search of the index; MIN and MAX in one SELECT would scan it.
-    let mut ends = connection.prepare_cached(
-        "SELECT (SELECT MIN(offset) FROM envelopes WHERE partition = ?1),
-                (SELECT MAX(offset) FROM envelopes WHERE partition = ?1)",
-    )?;
-    let (oldest, newest) =
-        ends.query_row([partition], |row| Ok((row.get::<_, Option<u64>>(0)?, row.get::<_, Option<u64>>(1)?)))?;
-    Ok(oldest.zip(newest))
-}
-
 fn prepare_for_writing(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(LOCK_WAIT)?;
     // The page size only holds when it comes before everything else.
@@ -196,33 +149,11 @@ fn prepare_for_writing(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -i64::from(CACHE_KIB))
 }
 
-/// Creates the tables unless they are there; returns whether it did.
-fn create(connection: &mut Connection, partitions: u32) -> rusqlite::Result<bool> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if transaction.table_exists(None, "meta")? {
-        return Ok(false);
-    }
-    transaction.execute_batch(SCHEMA)?;
-    let log_id = format!("{:032x}", rand::random::<u128>());
-    let rows =
-        [("schema_version", SCHEMA_VERSION.to_string()), ("partitions", partitions.to_string()), ("log_id", log_id)];
-    for (name, value) in rows {
-        transaction.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", params![name, value])?;
-    }
-    transaction.commit()?;
-    Ok(true)
-}
-
 /// Makes the new file's name as durable as its content.
 pub(super) fn sync_directory(path: &Path) -> Result<(), LogError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(|error| LogError::Storage { doing: "flushing its directory", source: Box::new(error) })
-}
-
-fn meta(connection: &Connection, name: &str) -> Result<String, LogError> {
-    let value = connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
-    value.map_err(failed("reading what it says about itself"))
 }
 
 /// Whether the disk did not take or give something, rather than being full or busy.

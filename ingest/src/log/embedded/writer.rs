@@ -8,19 +8,23 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use odometer_schemas::log::LogEntry;
-use odometer_schemas::time::TimeMs;
 use rusqlite::params;
 use tokio::sync::oneshot;
 
 use super::flusher::{Committed, Flusher};
 use super::keeper::Keeper;
-use super::store::{PAGE_BYTES, Store, Tail, failed, is_of_the_disk};
+use super::places::{self, Ends, UNPLACED_MAX};
+use super::store::{PAGE_BYTES, Store, failed, is_of_the_disk};
 use super::{EmbeddedOptions, Shared, locked};
 use crate::log::{AppendError, Appended, LogError};
 
 /// Envelopes that one step of retention removes: a few milliseconds of work, so that
 /// appends between two steps do not wait longer.
 const REMOVE_ROWS_MAX: u64 = 256;
+
+/// About how many pages of the index change for a partition: seldom more than the last, and one
+/// that leads to it.
+const PAGES_OF_A_PLACE: usize = 2;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -57,8 +61,10 @@ pub(super) struct Writer {
     options: EmbeddedOptions,
     queue: Receiver<Command>,
     shared: Arc<Shared>,
-    /// Where each partition goes on; none when the file must be asked again.
-    tails: Option<Vec<Tail>>,
+    /// Where everything goes on; none when the file must be asked again.
+    ends: Option<Ends>,
+    /// Rows that the index may be without.
+    unplaced: usize,
     /// Each waits for its caller, so there are as many as there are callers.
     retains: VecDeque<Retain>,
     is_closing: bool,
@@ -78,7 +84,9 @@ impl Writer {
             options,
             queue,
             shared,
-            tails: None,
+            ends: None,
+            // What the writer before this one left may be as much.
+            unplaced: UNPLACED_MAX,
             retains: VecDeque::new(),
             is_closing: false,
         }
@@ -170,13 +178,12 @@ impl Writer {
         match self.commit(batch) {
             Ok(appended) => {
                 self.note_success();
-                self.keeper.wrote(pages_of(batch, self.options.partitions));
                 let is_behind = self.flusher.is_behind();
                 let all = batch.drain(..).zip(appended).map(|one| committed(one, is_behind));
                 self.flusher.take(all.collect());
             }
             Err(error) => {
-                self.tails = None;
+                self.ends = None;
                 self.shared.recent.clear();
                 let reason = error.to_string();
                 self.shared.failed(&reason);
@@ -187,25 +194,33 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: &[Append]) -> rusqlite::Result<Vec<Appended>> {
-        let mut tails = match self.tails.take() {
-            Some(tails) => tails,
-            None => self.store.tails()?,
-        };
-        let now = (self.options.clock)();
+        let (now, partitions) = ((self.options.clock)(), self.options.partitions);
+        let unplaced = self.unplaced + batch.len();
         let transaction = self.store.begin()?;
+        let mut ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => places::ends(&transaction, partitions)?,
+        };
         let mut appended = Vec::with_capacity(batch.len());
         {
             let mut insert = transaction.prepare_cached(
-                "INSERT INTO envelopes (partition, offset, append_time_ms, bytes) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO envelopes (number, partition, offset, append_time_ms, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?;
-            for append in batch {
-                let entry = tails[append.partition as usize].take_next(now);
-                insert.execute(params![append.partition, entry.offset, entry.append_time.0, append.envelope])?;
+            for Append { partition, envelope, .. } in batch {
+                let (number, entry) = ends.take_next(*partition, now);
+                insert.execute(params![number, partition, entry.offset, entry.append_time.0, envelope])?;
                 appended.push(entry);
             }
         }
+        let is_placed = unplaced >= UNPLACED_MAX;
+        if is_placed {
+            places::place(&transaction)?;
+        }
         transaction.commit()?;
-        self.tails = Some(tails);
+        let place_pages = if is_placed { PAGES_OF_A_PLACE * unplaced.min(partitions as usize) } else { 0 };
+        self.keeper.wrote(pages_of(batch) + place_pages);
+        self.unplaced = if is_placed { 0 } else { unplaced };
+        self.ends = Some(ends);
         Ok(appended)
     }
 
@@ -266,40 +281,15 @@ fn refuse(batch: &mut Vec<Append>, why: &str) {
     }
 }
 
-/// About how many pages a commit changes: those of the envelopes, and of each partition some
-/// of the index.
-fn pages_of(batch: &[Append], partitions: u32) -> usize {
+/// About how many pages a commit changes: those of the envelopes, and two that lead to them.
+fn pages_of(batch: &[Append]) -> usize {
     let bytes: usize = batch.iter().map(|append| append.envelope.len()).sum();
-    bytes / PAGE_BYTES as usize + 1 + 2 * batch.len().min(partitions as usize)
+    bytes / PAGE_BYTES as usize + 3
 }
 
 impl Drop for Writer {
     /// Also where it ends in a panic, within a batch.
     fn drop(&mut self) {
         self.shared.recent.close();
-    }
-}
-
-impl Tail {
-    /// The next place in the partition. Its time is `now`, but never before the
-    /// newest envelope's: the log's time does not go back when the clock does.
-    fn take_next(&mut self, now: TimeMs) -> Appended {
-        let append_time = self.last_append_time.map_or(now, |last| last.max(now));
-        let offset = self.next_offset;
-        *self = Self { next_offset: offset + 1, last_append_time: Some(append_time) };
-        Appended { offset, append_time }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn append_time_never_goes_back() {
-        let mut tail = Tail::default();
-        let times = [5, 9, 3, 9, 10].map(|now| tail.take_next(TimeMs(now)).append_time.0);
-        assert_eq!(times, [5, 9, 9, 9, 10]);
-        assert_eq!(tail.next_offset, 5);
     }
 }

@@ -1,5 +1,8 @@
 //! The embedded log: the contract of every log, and what is its own.
 
+mod layout;
+mod places;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -117,7 +120,7 @@ fn a_failing_disk_is_answered_and_outlived() {
     assert!(health.last_error.unwrap().contains("no space left"));
     saboteur.execute_batch("DROP TRIGGER full").unwrap();
     // Another writer took the next offset meanwhile; the log asks the file again.
-    saboteur.execute_batch("INSERT INTO envelopes SELECT 0, 1, append_time_ms, x'ff' FROM envelopes").unwrap();
+    saboteur.execute_batch("INSERT INTO envelopes SELECT 2, 0, 1, append_time_ms, x'ff' FROM envelopes").unwrap();
     assert_eq!(append(log, 0, b"after").unwrap().offset, 2);
     let health = log.health();
     assert!(!health.is_failing && health.commits == 2 && health.queued_envelopes == 0);
@@ -130,7 +133,7 @@ fn another_writer_in_between_costs_one_refusal_and_no_envelope() {
     let made = small();
     append(made.log(), 0, b"mine").unwrap();
     let other = Connection::open(made.path()).unwrap();
-    other.execute_batch("INSERT INTO envelopes SELECT 0, 1, append_time_ms, x'ff' FROM envelopes").unwrap();
+    other.execute_batch("INSERT INTO envelopes SELECT 2, 0, 1, append_time_ms, x'ff' FROM envelopes").unwrap();
     assert!(matches!(append(made.log(), 0, b"mine too"), Err(AppendError::Unavailable(_))));
     assert_eq!(append(made.log(), 0, b"mine too").unwrap().offset, 2);
 }
@@ -252,6 +255,6 @@ fn what_is_no_log_of_ours_is_refused_by_name() {
     assert_eq!(id.len(), 32);
     assert_eq!(EmbeddedLog::open(&newer, options(1)).unwrap().log_id(), id);
     let connection = Connection::open(&newer).unwrap();
-    connection.execute_batch("UPDATE meta SET value = '2' WHERE name = 'schema_version'").unwrap();
-    assert!(refusal(&newer, options(1)).contains("schema version 2"));
+    connection.execute_batch("UPDATE meta SET value = '3' WHERE name = 'schema_version'").unwrap();
+    assert!(refusal(&newer, options(1)).contains("schema version 3"));
 }
