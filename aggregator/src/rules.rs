@@ -111,6 +111,11 @@ impl Rules {
 }
 
 impl Anchors {
+    /// The anchor that was set last; none: calendar months.
+    pub(crate) fn newest(&self) -> Option<TimeMs> {
+        self.0.last().and_then(|change| change.anchor_ms).map(TimeMs)
+    }
+
     /// The period that holds `time`.
     pub(crate) fn period_of(&self, time: TimeMs) -> Interval {
         let changes = self.0.as_slice();

@@ -93,6 +93,13 @@ impl LiveQuota {
         self.shared.accounts.get(tenant)?.terms().1
     }
 
+    /// The anchor of a tenant's periods as it was set last, in force from the end of the
+    /// period in which that was on; none: calendar months.
+    #[must_use]
+    pub fn anchor(&self, tenant: &str) -> Option<TimeMs> {
+        self.shared.anchors.read().unwrap_or_else(PoisonError::into_inner).get(tenant)?.newest()
+    }
+
     /// Whether the log has a reservation, as far as this node has read.
     #[must_use]
     pub fn is_booked(&self, tenant: &str, id: &str) -> bool {

@@ -13,6 +13,7 @@ mod health;
 mod index;
 mod live;
 pub(crate) mod metrics;
+mod owners;
 pub(crate) mod parameters;
 pub(crate) mod problem;
 mod records;
@@ -108,7 +109,7 @@ impl Api {
 }
 
 /// Everything that is served: method, path, and what it does.
-const ROUTES: [(&str, &str, &str); 15] = [
+const ROUTES: [(&str, &str, &str); 16] = [
     ("GET", "/", "this page"),
     ("GET", "/openapi.json", "describes every route (OpenAPI 3.1)"),
     ("POST", "/v1/events", "takes usage: native JSON, NDJSON or CloudEvents; gzip and zstd"),
@@ -121,6 +122,7 @@ const ROUTES: [(&str, &str, &str); 15] = [
     ("GET", "/v1/records", "a tenant's raw records with their verdicts"),
     ("GET", "/v1/rejected", "log entries that could not be decoded"),
     ("GET", "/v1/alerts", "limits that a tenant's usage crossed"),
+    ("GET", "/v1/owners", "which node decides about which partition"),
     ("GET", "/healthz", "whether the process runs"),
     ("GET", "/readyz", "whether it is ready, and why not"),
     ("GET", "/metrics", "metrics for Prometheus"),
@@ -139,6 +141,7 @@ pub(crate) fn router(api: Api, with_gateway: bool) -> Router {
         .route("/v1/records", get(records::list))
         .route("/v1/rejected", get(records::rejected))
         .route("/v1/alerts", get(alerts::list))
+        .route("/v1/owners", get(owners::list))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::render))

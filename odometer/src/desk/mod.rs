@@ -2,14 +2,15 @@
 //! decides and tells the log; where another does it asks that one, once; where nobody
 //! knows the counters, each limit's policy decides.
 //!
-//! Reading path: [`Desk::decide`] → [`scribe`] (into the log) → [`owners`] (another
-//! node) → [`given`] (nobody) → [`expiry`] (what ends by itself) → [`terms`] (what
+//! Reading path: [`Desk::decide`] → [`scribe`] (into the log) → [`owners`] and
+//! [`forward`] (another node) → [`given`] (nobody) → [`expiry`] (what ends by itself) → [`terms`] (what
 //! tenants are entitled to).
 
 mod at_once;
 mod expiry;
+mod forward;
 mod given;
-pub(crate) mod owners;
+mod owners;
 mod requests;
 mod scribe;
 mod terms;
@@ -26,15 +27,16 @@ use odometer_schemas::quota::{Answer, Decision, Plan, QuotaError, TenantTerms};
 use odometer_schemas::time::TimeMs;
 
 use self::expiry::Expiry;
+use self::forward::{Owner, Reply, Word};
 use self::given::Given;
-use self::owners::{Owners, Reply};
+use self::owners::Owners;
 use self::requests::{ask, is_durable, is_strict, reservation_of, tenant_of};
 use self::scribe::{Scribe, Until, Written};
 use crate::api::books::Books;
 use crate::node::Node;
 use crate::node::cells::Cells;
 use crate::node::progress::{Progress, Standing, now};
-use crate::quota::service::{Ask, BoxFuture, QuotaRequest, QuotaService};
+use crate::quota::service::{Ask, BoxFuture, QuotaRequest, QuotaService, Tenant};
 use crate::quota::tallies::Work;
 
 /// The doors for other nodes' questions; no doors for people.
@@ -44,13 +46,13 @@ pub(crate) fn router(desk: Arc<Desk>) -> axum::Router {
     use axum::http::StatusCode;
     use axum::routing::post;
     let forwarded = async |State(desk): State<Arc<Desk>>, body: Bytes| {
-        let request = owners::decode::<QuotaRequest>(&body).ok_or(StatusCode::BAD_REQUEST)?;
-        Ok::<_, StatusCode>(owners::encode(&Reply::from(desk.decide_for_another(request).await)))
+        let (epoch, request) = forward::decode::<(u64, QuotaRequest)>(&body).ok_or(StatusCode::BAD_REQUEST)?;
+        Ok::<_, StatusCode>(forward::encode(&desk.decide_for_another(epoch, request).await))
     };
     let terms = async |State(desk): State<Arc<Desk>>, tenant: String| {
-        desk.told_here(&tenant).map(|told| owners::encode(&told)).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+        desk.told_here(&tenant).map(|told| forward::encode(&told)).ok_or(StatusCode::SERVICE_UNAVAILABLE)
     };
-    let router = axum::Router::new().route(owners::ROUTE, post(forwarded)).route(owners::TERMS_ROUTE, post(terms));
+    let router = axum::Router::new().route(forward::ROUTE, post(forwarded)).route(forward::TERMS_ROUTE, post(terms));
     router.with_state(desk)
 }
 
@@ -86,7 +88,7 @@ pub(crate) struct Desk {
 /// Where a question is answered.
 enum Seat {
     Here { quota: LiveQuota, epoch: u64 },
-    Elsewhere(String),
+    Elsewhere(Owner),
     Nowhere,
 }
 
@@ -118,15 +120,17 @@ impl Desk {
         self.scribe.finish().await;
     }
 
-    /// A question that another node sent here: decided or refused, never sent on.
-    pub(crate) async fn decide_for_another(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
+    /// A question that another node sent here, which takes this one for the owner in `epoch`:
+    /// decided or refused, never sent on.
+    async fn decide_for_another(&self, epoch: u64, request: QuotaRequest) -> Reply {
         let partition = self.cells.partition_of(tenant_of(&request));
         match self.here(partition) {
-            Some((quota, epoch)) => {
+            // Before that epoch, this node has been followed and has not heard of it yet.
+            Some((quota, own_epoch)) if own_epoch >= epoch => {
                 self.decided_for_nodes.fetch_add(1, Ordering::Relaxed);
-                self.decide_here(partition, (&quota, epoch), &request).await
+                Reply::Owner(Word::from(self.decide_here(partition, (&quota, own_epoch), &request).await))
             }
-            None => Err(QuotaError::Unavailable { why: format!("partition {partition} is not owned here any more") }),
+            _ => Reply::NotOwner { successor: self.owners.of(partition).await },
         }
     }
 
@@ -146,16 +150,16 @@ impl Desk {
         if let Some((quota, epoch)) = self.here(partition) {
             return Seat::Here { quota, epoch };
         }
-        self.owners.url(partition).await.map_or(Seat::Nowhere, Seat::Elsewhere)
+        self.owners.of(partition).await.map_or(Seat::Nowhere, Seat::Elsewhere)
     }
 
     async fn decide_anywhere(&self, request: QuotaRequest) -> Result<Answer, QuotaError> {
         let partition = self.cells.partition_of(tenant_of(&request));
         match self.seat(partition).await {
             Seat::Here { quota, epoch } => self.decide_here(partition, (&quota, epoch), &request).await,
-            Seat::Elsewhere(url) => match self.owners.ask(&url, &request).await {
-                Err(QuotaError::Unavailable { why }) => self.decide_blind(&request, &why).await,
-                answer => answer,
+            Seat::Elsewhere(owner) => match self.owners.ask(partition, &owner, &request).await {
+                Ok(decided) => decided,
+                Err(why) => self.decide_blind(&request, &why).await,
             },
             Seat::Nowhere => self.decide_blind(&request, "nobody owns the tenant's partition at the moment").await,
         }
@@ -342,7 +346,7 @@ impl QuotaService for Desk {
         Box::pin(self.plans_anywhere())
     }
 
-    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>> {
-        Box::pin(async move { self.terms_anywhere(&tenant).await })
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Tenant> {
+        Box::pin(async move { self.known_of(&tenant).await })
     }
 }

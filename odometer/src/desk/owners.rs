@@ -1,13 +1,14 @@
 //! Which node answers for a partition, as the totals book says, and the way there: a
-//! question goes over once, to be decided or refused.
+//! question goes over once, and once more where who was asked names its successor.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use odometer_schemas::quota::{Answer, Plan, QuotaError, TenantTerms};
+use odometer_schemas::quota::{Answer, QuotaError};
 
+use super::forward::{Owner, ROUTE, Reply, TERMS_ROUTE, Told, decode, encode};
 use crate::api::books::Books;
 use crate::quota::service::QuotaRequest;
 
@@ -16,11 +17,6 @@ use crate::quota::service::QuotaRequest;
 const BELIEVED: Duration = Duration::from_millis(500);
 /// Longest wait for the owner's answer: a strict one waits for the log there.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
-
-/// The route that takes questions of other nodes.
-pub(crate) const ROUTE: &str = "/v1/quota/forward";
-/// The route where other nodes ask what a tenant, whose name is the body, was given.
-pub(crate) const TERMS_ROUTE: &str = "/v1/quota/forward/terms";
 
 pub(super) struct Owners {
     books: Arc<Books>,
@@ -36,8 +32,8 @@ pub(super) struct Owners {
 #[derive(Default)]
 struct Known {
     read: Option<Instant>,
-    /// By partition; empty where nobody said.
-    urls: Vec<String>,
+    /// By partition; none where nobody said.
+    owners: Vec<Option<Owner>>,
 }
 
 impl Owners {
@@ -47,115 +43,174 @@ impl Owners {
         Ok(Self { books, own_url, client, known: RwLock::default(), asked, astray })
     }
 
-    /// Where another node answers for `partition`.
-    pub(super) async fn url(&self, partition: u32) -> Option<String> {
+    /// The other node that answers for `partition`.
+    pub(super) async fn of(&self, partition: u32) -> Option<Owner> {
         if let Some(known) = self.believed(partition) {
             return known;
         }
         // Without the book nobody is known, also not from before: it may be long ago.
         let cursors = self.books.totals(|book| book.cursors()).await.ok()?;
-        let mut urls = vec![String::new(); cursors.iter().map(|cursor| cursor.partition as usize + 1).max()?];
-        for cursor in cursors {
-            urls[cursor.partition as usize] = cursor.owner;
+        let mut owners = vec![None; cursors.iter().map(|cursor| cursor.partition as usize + 1).max()?];
+        for cursor in cursors.into_iter().filter(|cursor| !cursor.owner.is_empty()) {
+            owners[cursor.partition as usize] = Some(Owner { epoch: cursor.epoch, url: cursor.owner });
         }
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { read: Some(Instant::now()), urls };
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { read: Some(Instant::now()), owners };
         self.believed(partition).flatten()
     }
 
-    fn believed(&self, partition: u32) -> Option<Option<String>> {
+    fn believed(&self, partition: u32) -> Option<Option<Owner>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.read.filter(|read| read.elapsed() < BELIEVED)?;
-        let url = known.urls.get(partition as usize).cloned();
-        Some(url.filter(|url| !url.is_empty() && **url != *self.own_url))
+        let owner = known.owners.get(partition as usize).cloned().flatten();
+        Some(owner.filter(|owner| *owner.url != *self.own_url))
     }
 
-    /// Asks the owner for a decision.
-    pub(super) async fn ask(&self, url: &str, request: &QuotaRequest) -> Result<Answer, QuotaError> {
+    /// Believes a node that says who came after it, until the book is read again.
+    fn learn(&self, partition: u32, owner: &Owner) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = known.owners.get_mut(partition as usize)
+            && place.as_ref().is_none_or(|known| known.epoch < owner.epoch)
+        {
+            *place = Some(owner.clone());
+        }
+    }
+
+    /// Asks the owner for a decision; fails where no owner says anything.
+    pub(super) async fn ask(
+        &self,
+        partition: u32,
+        owner: &Owner,
+        request: &QuotaRequest,
+    ) -> Result<Result<Answer, QuotaError>, String> {
         self.asked.fetch_add(1, Relaxed);
-        let reply = self.post::<Reply>(format!("{url}{ROUTE}"), encode(request)).await;
-        if reply.is_err() {
+        let said = self.ask_also_its_successor(partition, owner, request).await;
+        if said.is_err() {
             self.astray.fetch_add(1, Relaxed);
         }
-        reply?.into_result()
+        said
+    }
+
+    async fn ask_also_its_successor(
+        &self,
+        partition: u32,
+        owner: &Owner,
+        request: &QuotaRequest,
+    ) -> Result<Result<Answer, QuotaError>, String> {
+        let mut reply = self.ask_one(owner, request).await?;
+        if let Reply::NotOwner { successor: Some(successor) } = &reply
+            && successor.epoch > owner.epoch
+            && *successor.url != *self.own_url
+        {
+            self.learn(partition, successor);
+            reply = self.ask_one(successor, request).await?;
+        }
+        match reply {
+            Reply::Owner(word) => Ok(word.into_result()),
+            Reply::NotOwner { .. } => Err(format!("partition {partition} is not owned by {} any more", owner.url)),
+        }
+    }
+
+    async fn ask_one(&self, owner: &Owner, request: &QuotaRequest) -> Result<Reply, String> {
+        self.post(format!("{}{ROUTE}", owner.url), encode(&(owner.epoch, request))).await
     }
 
     /// Asks an owner what a tenant of its own was given, and for all plans.
-    pub(super) async fn told(&self, url: &str, tenant: &str) -> Result<Told, QuotaError> {
-        self.post(format!("{url}{TERMS_ROUTE}"), tenant.as_bytes().to_vec()).await
+    pub(super) async fn told(&self, owner: &Owner, tenant: &str) -> Result<Told, String> {
+        self.post(format!("{}{TERMS_ROUTE}", owner.url), tenant.as_bytes().to_vec()).await
     }
 
-    async fn post<T: bincode::Decode<()>>(&self, url: String, body: Vec<u8>) -> Result<T, QuotaError> {
-        let astray = |why: String| QuotaError::Unavailable { why };
+    async fn post<T: bincode::Decode<()>>(&self, url: String, body: Vec<u8>) -> Result<T, String> {
         let sent = self.client.post(&url).body(body).send().await;
-        let answer = sent.map_err(|error| astray(format!("the owner at {url} does not answer: {error}")))?;
+        let answer = sent.map_err(|error| format!("the owner at {url} does not answer: {error}"))?;
         if !answer.status().is_success() {
-            return Err(astray(format!("the owner at {url} answers {}", answer.status())));
+            return Err(format!("the owner at {url} answers {}", answer.status()));
         }
-        let bytes = answer.bytes().await.map_err(|error| astray(format!("the owner's answer broke off: {error}")))?;
-        decode(&bytes).ok_or_else(|| astray(format!("the answer of {url} cannot be read; is it another build?")))
+        let bytes = answer.bytes().await.map_err(|error| format!("the owner's answer broke off: {error}"))?;
+        decode(&bytes).ok_or_else(|| format!("the answer of {url} cannot be read; is it another build?"))
     }
 }
 
-/// What an owner says of a tenant.
-#[derive(bincode::Encode, bincode::Decode)]
-pub(crate) struct Told {
-    pub(crate) plans: Vec<Plan>,
-    /// None: nothing.
-    pub(crate) terms: Option<TenantTerms>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
 
-/// What one node answers another.
-#[derive(bincode::Encode, bincode::Decode)]
-pub(crate) enum Reply {
-    Decided(Answer),
-    Invalid { field: String, problem: String },
-    Reused { id: String },
-    Unknown { id: String },
-    Ended { id: String },
-    Unavailable { why: String },
-}
+    use axum::body::Bytes;
+    use axum::extract::State;
+    use axum::routing::post;
+    use odometer_schemas::quota::{Check, Who};
 
-impl Reply {
-    fn into_result(self) -> Result<Answer, QuotaError> {
-        /// Whatever the core finds wrong once a surface has checked the rest.
-        const FIELDS: [&str; 4] = ["items", "items.meter", "items.amount", "plan"];
-        Err(match self {
-            Self::Decided(answer) => return Ok(answer),
-            Self::Invalid { field, problem } => {
-                let known = FIELDS.into_iter().find(|known| *known == field);
-                QuotaError::Invalid { field: known.unwrap_or("request"), problem }
-            }
-            Self::Reused { id } => QuotaError::Reused { id },
-            Self::Unknown { id } => QuotaError::Unknown { id },
-            Self::Ended { id } => QuotaError::Ended { id },
-            Self::Unavailable { why } => QuotaError::Unavailable { why },
-        })
+    use super::super::forward::Word;
+    use super::*;
+    use crate::node::files::Files;
+    use crate::node::footing::BookPlace;
+
+    const PARTITION: u32 = 1;
+
+    /// A node that answers each question with the next of `replies`, and the epochs that it
+    /// was asked in.
+    async fn node(replies: Vec<Reply>) -> (String, Arc<Mutex<Vec<u64>>>) {
+        type Shared = (Arc<Mutex<Vec<Reply>>>, Arc<Mutex<Vec<u64>>>);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let epochs = Arc::<Mutex<Vec<u64>>>::default();
+        let shared: Shared = (Arc::new(Mutex::new(replies)), Arc::clone(&epochs));
+        let answer = async |State((replies, epochs)): State<Shared>, body: Bytes| {
+            let (epoch, _) = decode::<(u64, QuotaRequest)>(&body).unwrap();
+            epochs.lock().unwrap().push(epoch);
+            encode(&replies.lock().unwrap().remove(0))
+        };
+        let router = axum::Router::new().route(ROUTE, post(answer)).with_state(shared);
+        tokio::spawn(axum::serve(listener, router).into_future());
+        (url, epochs)
     }
-}
 
-impl From<Result<Answer, QuotaError>> for Reply {
-    fn from(result: Result<Answer, QuotaError>) -> Self {
-        match result {
-            Ok(answer) => Self::Decided(answer),
-            Err(QuotaError::Invalid { field, problem }) => Self::Invalid { field: field.to_owned(), problem },
-            Err(QuotaError::Reused { id }) => Self::Reused { id },
-            Err(QuotaError::Unknown { id }) => Self::Unknown { id },
-            Err(QuotaError::Ended { id }) => Self::Ended { id },
-            Err(QuotaError::Unavailable { why }) => Self::Unavailable { why },
+    fn owners() -> Owners {
+        let nowhere = Files::new(std::path::Path::new("/nowhere"));
+        let owners = Owners::new(Arc::new(Books::new(BookPlace::Files(nowhere))), "http://own".into()).unwrap();
+        *owners.known.write().unwrap() = Known { read: Some(Instant::now()), owners: vec![None; 2] };
+        owners
+    }
+
+    fn owner(epoch: u64, url: &str) -> Owner {
+        Owner { epoch, url: url.to_owned() }
+    }
+
+    fn not_owner(successor: Option<Owner>) -> Reply {
+        Reply::NotOwner { successor }
+    }
+
+    fn busy() -> Reply {
+        Reply::Owner(Word::Unavailable { why: "busy".to_owned() })
+    }
+
+    fn question() -> QuotaRequest {
+        let who = Who { tenant: "acme".to_owned(), subject: None, key: None };
+        QuotaRequest::Check(Check { who, items: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn a_stale_owner_s_hint_is_followed_once_and_remembered() {
+        let (new, new_epochs) = node(vec![busy(), not_owner(Some(owner(9, "http://nowhere.invalid")))]).await;
+        let (old, old_epochs) = node(vec![not_owner(Some(owner(4, &new))), not_owner(Some(owner(4, &new)))]).await;
+        let owners = owners();
+        let decided = owners.ask(PARTITION, &owner(3, &old), &question()).await.unwrap();
+        assert!(matches!(decided, Err(QuotaError::Unavailable { why }) if why == "busy"), "the owner's own word");
+        assert_eq!(owners.of(PARTITION).await, Some(owner(4, &new)));
+        let astray = owners.ask(PARTITION, &owner(3, &old), &question()).await.unwrap_err();
+        assert!(astray.contains("partition 1 is not owned"), "{astray}");
+        assert_eq!((&*old_epochs.lock().unwrap(), &*new_epochs.lock().unwrap()), (&vec![3, 3], &vec![4, 4]));
+        assert_eq!((owners.asked.load(Relaxed), owners.astray.load(Relaxed)), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_hint_that_leads_nowhere_new_is_not_followed() {
+        let hints = [None, Some(owner(3, "http://older.invalid")), Some(owner(4, "http://own"))];
+        let (url, epochs) = node(hints.clone().map(not_owner).into()).await;
+        let owners = owners();
+        for _ in &hints {
+            assert!(owners.ask(PARTITION, &owner(3, &url), &question()).await.is_err());
         }
+        assert_eq!(*epochs.lock().unwrap(), [3, 3, 3]);
+        assert_eq!(owners.of(PARTITION).await, None);
     }
-}
-
-/// A question or an answer between nodes of one build.
-pub(crate) fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
-    bincode::encode_to_vec(value, bincode::config::standard()).expect("writing to memory cannot fail")
-}
-
-/// Reads what [`encode`] wrote, within the memory of one request.
-pub(crate) fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Option<T> {
-    /// Far above any question or answer.
-    const BYTES_MAX: usize = 256 * 1024;
-    let config = bincode::config::standard().with_limit::<BYTES_MAX>();
-    let (value, used) = bincode::decode_from_slice(bytes, config).ok()?;
-    (used == bytes.len()).then_some(value)
 }

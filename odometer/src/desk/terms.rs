@@ -8,8 +8,9 @@ use odometer_schemas::envelope::{Origin, encode_control};
 use odometer_schemas::quota::{Plan, PlanOrigin, QuotaError, TenantTerms};
 use odometer_schemas::time::TimeMs;
 
-use super::owners::Told;
+use super::forward::Told;
 use super::{Desk, Seat};
+use crate::quota::service::Tenant;
 
 impl Desk {
     pub(super) async fn write_plan(&self, plan: Plan) -> Result<(), QuotaError> {
@@ -51,26 +52,26 @@ impl Desk {
     /// What this node knows of a tenant that it owns.
     pub(super) fn told_here(&self, tenant: &str) -> Option<Told> {
         let (quota, _) = self.here(self.cells.partition_of(tenant))?;
-        Some(Told { plans: quota.plans(), terms: quota.terms(tenant).map(Arc::unwrap_or_clone) })
+        let terms = quota.terms(tenant).map(Arc::unwrap_or_clone).unwrap_or_default();
+        Some(Told { plans: quota.plans(), terms, anchor_ms: quota.anchor(tenant).map(|anchor| anchor.0) })
     }
 
     /// What the owner of a tenant's partition says, wherever it is.
     async fn told(&self, tenant: &str) -> Option<Told> {
         match self.seat(self.cells.partition_of(tenant)).await {
             Seat::Here { .. } => self.told_here(tenant),
-            Seat::Elsewhere(url) => self.owners.told(&url, tenant).await.ok(),
+            Seat::Elsewhere(owner) => self.owners.told(&owner, tenant).await.ok(),
             Seat::Nowhere => None,
         }
     }
 
-    pub(super) async fn terms_anywhere(&self, tenant: &str) -> Option<TenantTerms> {
-        match self.told(tenant).await {
-            Some(told) => told.terms,
-            None => {
-                let given = self.given.terms(self.cells.partition_of(tenant), tenant).await;
-                given.map(Arc::unwrap_or_clone)
-            }
+    /// What the owner says of a tenant; the totals book, while there is none, knows no anchor.
+    pub(super) async fn known_of(&self, tenant: &str) -> Tenant {
+        if let Some(Told { terms, anchor_ms, .. }) = self.told(tenant).await {
+            return Tenant { terms, anchor: Some(anchor_ms.map(TimeMs)) };
         }
+        let given = self.given.terms(self.cells.partition_of(tenant), tenant).await;
+        Tenant { terms: given.map(Arc::unwrap_or_clone).unwrap_or_default(), anchor: None }
     }
 
     pub(super) async fn plans_anywhere(&self) -> Vec<Plan> {

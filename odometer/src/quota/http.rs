@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Quota;
 use super::body::{BODY_BYTES_MAX, Door, parse_owned, request_of};
 use super::reply::Reply;
+use super::service::Tenant;
 use super::terms::WrittenLimit;
 use super::validate;
 use crate::api::parameters::quoted;
@@ -34,7 +35,7 @@ pub(crate) const ROUTES: [(&str, &str, &str); 10] = [
     ("GET", "/v1/plans", "every plan"),
     ("GET", "/v1/plans/{plan}", "one plan"),
     ("PUT", "/v1/plans/{plan}", "makes or replaces a plan"),
-    ("GET", "/v1/tenants/{tenant}", "a tenant's plan and overrides"),
+    ("GET", "/v1/tenants/{tenant}", "a tenant's plan, period anchor and overrides"),
     ("PUT", "/v1/tenants/{tenant}", "sets a tenant's plan, period anchor and overrides"),
 ];
 
@@ -188,6 +189,9 @@ struct TenantAnswer<'a> {
     plan: &'a str,
     /// Whether it was assigned, or is the default.
     assigned: bool,
+    /// RFC 3339; null for calendar months, absent while nobody can say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor: Option<Option<String>>,
     overrides: &'a [odometer_schemas::quota::Limit],
 }
 
@@ -226,15 +230,16 @@ async fn put_plan(State(quota): State<Quota>, name: Named, headers: HeaderMap, b
 async fn tenant(State(quota): State<Quota>, tenant: Named) -> Result<Reply, Problem> {
     let tenant = named("tenant", tenant)?;
     validate::tenant(&tenant)?;
-    let terms = quota.service.tenant(tenant.clone()).await.unwrap_or_default();
-    Ok(tenant_reply(&quota, &tenant, &terms))
+    let known = quota.service.tenant(tenant.clone()).await;
+    Ok(tenant_reply(&quota, &tenant, &known))
 }
 
-fn tenant_reply(quota: &Quota, tenant: &str, terms: &TenantTerms) -> Reply {
+fn tenant_reply(quota: &Quota, tenant: &str, Tenant { terms, anchor }: &Tenant) -> Reply {
     let plan = terms.plan.as_deref();
     let assigned = plan.is_some();
     let plan = plan.unwrap_or(&quota.default_plan);
-    Reply::good(&TenantAnswer { tenant, plan, assigned, overrides: &terms.overrides })
+    let anchor = anchor.map(|anchor| anchor.map(|anchor| anchor.to_string()));
+    Reply::good(&TenantAnswer { tenant, plan, assigned, anchor, overrides: &terms.overrides })
 }
 
 async fn put_tenant(
@@ -255,7 +260,11 @@ async fn put_tenant(
     terms.validate().map_err(|error| bad_terms("overrides", &error))?;
     let anchor = anchor.map(|anchor| anchor.map(|text| anchor_of(&text)).transpose()).transpose()?;
     quota.service.put_tenant(tenant.clone(), terms.clone(), anchor).await?;
-    Ok(tenant_reply(&quota, &tenant, &terms))
+    let anchor = match anchor {
+        None => quota.service.tenant(tenant.clone()).await.anchor,
+        put => put,
+    };
+    Ok(tenant_reply(&quota, &tenant, &Tenant { terms, anchor }))
 }
 
 fn resolve(

@@ -34,6 +34,15 @@ pub(crate) struct Ask<'a> {
     pub(crate) amount: u64,
 }
 
+/// What is known of a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tenant {
+    pub(crate) terms: TenantTerms,
+    /// The anchor of its periods as it was set last, `Some(None)` for calendar months; `None`
+    /// while nobody can say.
+    pub(crate) anchor: Option<Option<TimeMs>>,
+}
+
 /// Who decides.
 pub(crate) trait QuotaService: Send + Sync + 'static {
     /// Decides now what this process can decide at once: a check, a `fast` reservation
@@ -67,6 +76,6 @@ pub(crate) trait QuotaService: Send + Sync + 'static {
     /// What it does besides, now.
     fn work(&self) -> Work;
 
-    /// What a tenant was given; `None` for one that has the default plan.
-    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>>;
+    /// What a tenant was given; nothing for one that has the default plan.
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Tenant>;
 }

@@ -9,7 +9,7 @@ use odometer_schemas::quota::{
 };
 use odometer_schemas::time::TimeMs;
 
-use super::service::{Ask, BoxFuture, QuotaRequest, QuotaService};
+use super::service::{Ask, BoxFuture, QuotaRequest, QuotaService, Tenant};
 use super::tallies::Work;
 
 /// 2026-11-21T12:00:00Z and the end of its month.
@@ -61,10 +61,6 @@ impl Stub {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
-    }
-
-    pub(crate) fn anchor(&self, tenant: &str) -> Option<Option<TimeMs>> {
-        self.lock().anchors.get(tenant).copied()
     }
 
     fn answer(&self, request: &QuotaRequest) -> Result<Answer, QuotaError> {
@@ -228,7 +224,11 @@ impl QuotaService for Stub {
         Box::pin(async { self.lock().plans.values().cloned().collect() })
     }
 
-    fn tenant(&self, tenant: String) -> BoxFuture<'_, Option<TenantTerms>> {
-        Box::pin(async move { self.lock().tenants.get(&tenant).cloned() })
+    fn tenant(&self, tenant: String) -> BoxFuture<'_, Tenant> {
+        Box::pin(async move {
+            let state = self.lock();
+            let terms = state.tenants.get(&tenant).cloned().unwrap_or_default();
+            Tenant { terms, anchor: Some(state.anchors.get(&tenant).copied().flatten()) }
+        })
     }
 }

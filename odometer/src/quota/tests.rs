@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use odometer_schemas::quota::QuotaError;
-use odometer_schemas::time::TimeMs;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -229,22 +228,26 @@ async fn plans_are_put_and_read_and_put_again() {
 
 #[tokio::test]
 async fn tenants_have_a_plan_an_anchor_and_overrides() {
-    let stub = Stub::shared();
-    let rig = Rig(quota_of(stub.clone()));
+    let rig = Rig(quota_of(Stub::shared()));
     let unknown = rig.ask("GET", "/v1/tenants/acme", Body::empty()).await;
-    assert_eq!(unknown.json(), json!({"tenant": "acme", "plan": "free", "assigned": false, "overrides": []}));
+    assert_eq!(
+        unknown.json(),
+        json!({"tenant": "acme", "plan": "free", "assigned": false, "anchor": null, "overrides": []})
+    );
     let terms =
         json!({"plan": "pro", "anchor": "2026-11-05T00:00:00Z", "overrides": [{"meter": "api_call", "limit": 5}]});
     let put = rig.ask("PUT", "/v1/tenants/acme", terms.to_string()).await;
     assert_eq!(put.status, 200, "{}", put.text);
     let read = rig.ask("GET", "/v1/tenants/acme", Body::empty()).await.json();
     assert_eq!((&read["plan"], &read["overrides"][0]["limit"]), (&json!("pro"), &json!(5)));
-    let anchor = TimeMs::parse_rfc3339("2026-11-05T00:00:00Z").unwrap();
-    assert_eq!(stub.anchor("acme"), Some(Some(anchor)));
-    rig.ask("PUT", "/v1/tenants/acme", "{\"plan\":\"starter\"}").await;
-    assert_eq!(stub.anchor("acme"), Some(Some(anchor)), "absence leaves it");
-    rig.ask("PUT", "/v1/tenants/acme", "{\"anchor\":null}").await;
-    assert_eq!(stub.anchor("acme"), Some(None), "null takes it away");
+    for (body, anchor, why) in [
+        ("{\"plan\":\"starter\"}", json!("2026-11-05T00:00:00Z"), "absence leaves it"),
+        ("{\"anchor\":null}", Value::Null, "null takes it away"),
+        ("{\"anchor\":\"2026-11-06T00:00:00Z\"}", json!("2026-11-06T00:00:00Z"), "it can be set alone"),
+    ] {
+        assert_eq!(rig.ask("PUT", "/v1/tenants/acme", body).await.json()["anchor"], anchor, "{why}");
+        assert_eq!(rig.ask("GET", "/v1/tenants/acme", Body::empty()).await.json()["anchor"], anchor, "{why}");
+    }
     for (body, field) in [
         (json!({"plan": "nope"}), "plan"),
         (json!({"anchor": "yesterday"}), "anchor"),

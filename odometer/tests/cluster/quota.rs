@@ -50,7 +50,7 @@ impl Caller {
     }
 
     fn reserve(&self, node: &Process, id: &str) -> (StatusCode, Value) {
-        self.runtime.block_on(reserve(self.client.clone(), node.url.clone(), id.to_owned()))
+        self.runtime.block_on(reserve(self.client.clone(), node.url.clone(), id.to_owned(), "strict"))
     }
 
     /// Reserves one slot each through the nodes in turn; how many were allowed.
@@ -60,7 +60,7 @@ impl Caller {
             let mut allowed = 0;
             for number in 0..ids {
                 let url = nodes[number % nodes.len()].url.clone();
-                asked.spawn(reserve(self.client.clone(), url, format!("agent-{number}")));
+                asked.spawn(reserve(self.client.clone(), url, format!("agent-{number}"), "strict"));
                 if asked.len() >= 32 {
                     allowed += is_allowed(&asked.join_next().await.unwrap().unwrap());
                 }
@@ -82,6 +82,20 @@ impl Caller {
         self.runtime.block_on(asked)["limits"][0]["limit"].clone()
     }
 
+    /// The node that every node names as a tenant's owner, and its epoch.
+    fn named_owner(&self, node: &Process, tenant: &str) -> (String, u64) {
+        let answer = self.get(&format!("{}/v1/owners?tenant={tenant}", node.url));
+        let owner = &answer["owners"][0];
+        (owner["url"].as_str().unwrap().to_owned(), owner["epoch"].as_u64().unwrap())
+    }
+
+    /// Limits the default plan to [`AGENTS`], none while nobody knows how many there are.
+    fn limit_agents(&self, nodes: &[Process]) {
+        let limit = json!({"meter": "agents", "kind": "concurrency", "limit": AGENTS, "when_degraded": "closed"});
+        self.put(&format!("{}/v1/plans/free", nodes[0].url), &json!({"limits": [limit]}));
+        nodes.iter().for_each(|node| self.await_limit(node));
+    }
+
     /// Waits until what `node` answers stands on the plan.
     fn await_limit(&self, node: &Process) {
         let deadline = Instant::now() + PATIENCE;
@@ -101,9 +115,9 @@ impl Caller {
     }
 }
 
-async fn reserve(client: reqwest::Client, url: String, id: String) -> (StatusCode, Value) {
+async fn reserve(client: reqwest::Client, url: String, id: String, mode: &str) -> (StatusCode, Value) {
     let items = json!([{"meter": "agents", "amount": 1}]);
-    let body = json!({"id": id, "tenant": "acme", "ttl_ms": TTL_MS, "items": items, "mode": "strict"});
+    let body = json!({"id": id, "tenant": "acme", "ttl_ms": TTL_MS, "items": items, "mode": mode});
     let answer = client.post(format!("{url}/v1/quota/reservations")).json(&body).send().await.unwrap();
     (answer.status(), answer.json().await.unwrap_or_default())
 }
@@ -118,15 +132,15 @@ fn a_killed_owner_s_reservations_are_held_by_its_successor() {
     let mut nodes: Vec<Process> = (0..3).map(|_| cluster.node()).collect();
     nodes.iter().for_each(await_ready);
     let caller = Caller::new();
-    let limit = json!({"meter": "agents", "kind": "concurrency", "limit": AGENTS, "when_degraded": "closed"});
-    caller.put(&format!("{}/v1/plans/free", nodes[0].url), &json!({"limits": [limit]}));
-    nodes.iter().for_each(|node| caller.await_limit(node));
+    caller.limit_agents(&nodes);
     let filled = Instant::now();
     assert_eq!(caller.reserve_all(&nodes, AGENTS + 50), AGENTS, "exactly the limit, whichever node is asked");
     let (status, answer) = caller.reserve(&nodes[1], "one-more");
     assert_eq!((status, &answer["violated"][0]), (StatusCode::TOO_MANY_REQUESTS, &json!("free/agents/tenant")));
 
     let owner = caller.owner(&nodes, "acme").expect("some node owns the tenant's partition");
+    let (url, epoch) = caller.named_owner(&nodes[0], "acme");
+    assert_eq!(url, nodes[owner].url);
     nodes.remove(owner).kill();
     let killed = Instant::now();
     let (mut attempts, mut decided_after) = (0, None);
@@ -141,6 +155,8 @@ fn a_killed_owner_s_reservations_are_held_by_its_successor() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let decided_after = decided_after.expect("the successor decides while the reservations are held");
+    let successor = caller.owner(&nodes, "acme").expect("some node owns it now");
+    assert_eq!(caller.named_owner(&nodes[0], "acme"), (nodes[successor].url.clone(), epoch + 1));
     println!("{attempts} attempts after the kill, none admitted; the successor decided after {decided_after:?}");
     // Held until their time is over, and free then.
     let deadline = Instant::now() + PATIENCE;
@@ -149,6 +165,46 @@ fn a_killed_owner_s_reservations_are_held_by_its_successor() {
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("free {:?} after the first was reserved, of a life of {TTL_MS} ms", filled.elapsed());
+    nodes.into_iter().for_each(Process::stop);
+}
+
+#[test]
+fn an_owner_that_slept_while_it_was_followed_admits_nothing_when_it_wakes() {
+    const FREE: usize = 10;
+    const QUESTIONS: usize = 40;
+    let cluster = Cluster::new(6);
+    let nodes: Vec<Process> = (0..2).map(|_| cluster.node()).collect();
+    nodes.iter().for_each(await_ready);
+    let caller = Caller::new();
+    caller.limit_agents(&nodes);
+    assert_eq!(caller.reserve_all(&nodes, AGENTS - FREE), AGENTS - FREE);
+    let owner = caller.owner(&nodes, "acme").expect("some node owns the tenant's partition");
+    let (asleep, awake) = (&nodes[owner], &nodes[1 - owner]);
+    asleep.signal("STOP");
+    // Taken by the system, and read by the node once it wakes, before it can hear of anything.
+    let questions: Vec<_> = (0..QUESTIONS)
+        .map(|number| {
+            let mode = ["strict", "fast"][number % 2];
+            let asked = reserve(caller.client.clone(), asleep.url.clone(), format!("late-{number}"), mode);
+            caller.runtime.spawn(asked)
+        })
+        .collect();
+    let mut taken = 0;
+    patiently("its successor gives the last away", || {
+        taken += is_allowed(&caller.reserve(awake, &format!("last-{taken}")));
+        taken == FREE
+    });
+    assert_eq!(caller.reserve(awake, "one-more").0, StatusCode::TOO_MANY_REQUESTS);
+    asleep.signal("CONT");
+    for question in questions {
+        let (status, answer) = caller.runtime.block_on(question).unwrap();
+        assert_ne!(status, StatusCode::OK, "as far as the one that slept knew, {FREE} were free: {answer}");
+    }
+    patiently("the one that slept asks its successor", || {
+        let (status, answer) = caller.reserve(asleep, "another");
+        assert_ne!(status, StatusCode::OK, "{answer}");
+        status == StatusCode::TOO_MANY_REQUESTS && answer["degraded"] == false
+    });
     nodes.into_iter().for_each(Process::stop);
 }
 
@@ -169,10 +225,13 @@ fn tenants_have_their_own_terms_while_their_owner_is_dead() {
     let [large, closed, nothing] = tenants_of_first(&caller, &nodes);
     let url = |node: &Process, tenant: &str| format!("{}/v1/tenants/{tenant}", node.url);
     // Through the other node, which has them from the owner at once.
-    caller.put(&url(&nodes[1], &large), &json!({"plan": "enterprise"}));
+    caller.put(&url(&nodes[1], &large), &json!({"plan": "enterprise", "anchor": "2026-11-05T00:00:00Z"}));
     let limit = json!({"meter": "agents", "kind": "concurrency", "limit": 50, "when_degraded": "closed"});
     caller.put(&url(&nodes[1], &closed), &json!({"plan": "enterprise", "overrides": [limit]}));
-    patiently("terms are in force", || nodes.iter().all(|node| caller.get(&url(node, &large))["plan"] == "enterprise"));
+    patiently("terms are in force", || {
+        let known = nodes.iter().map(|node| caller.get(&url(node, &large)));
+        known.into_iter().all(|known| known["plan"] == "enterprise" && known["anchor"] == "2026-11-05T00:00:00Z")
+    });
     assert_eq!(caller.check(&nodes[1], &closed, 50).0, StatusCode::OK);
     let stored = || cluster.postgres().text("SELECT count(*)::text FROM quota_state WHERE kind = 2");
     patiently("terms are in the book", || stored() == "2");

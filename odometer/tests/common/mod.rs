@@ -39,10 +39,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal by its name, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     /// SIGTERM, and wait: everything acknowledged must be in both books afterwards.
     pub(crate) fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         assert!(self.child.wait().unwrap().success(), "the process did not stop cleanly");
     }
 }

@@ -4,6 +4,7 @@ mod azure;
 mod exposition;
 mod live;
 mod operation;
+mod owners;
 mod records;
 mod schema;
 mod usage;

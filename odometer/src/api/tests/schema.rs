@@ -75,6 +75,7 @@ async fn answers_are_as_described() {
         ("/v1/records", format!("/v1/records?tenant={}", "x".repeat(5000)), "414"),
         ("/v1/rejected", "/v1/rejected".into(), "200"),
         ("/v1/log", "/v1/log".into(), "200"),
+        ("/v1/owners", "/v1/owners?tenant=acme".into(), "200"),
         ("/readyz", "/readyz".into(), "200"),
     ] {
         let answer = rig.get(&uri).await;
@@ -115,4 +116,5 @@ fn parameters_are_as_described() {
     assert_eq!(described("/v1/totals"), super::super::totals::PARAMETERS);
     assert_eq!(described("/v1/records"), super::super::records::PARAMETERS);
     assert_eq!(described("/v1/rejected"), super::super::records::REJECTED_PARAMETERS);
+    assert_eq!(described("/v1/owners"), super::super::owners::PARAMETERS);
 }

@@ -1,0 +1,49 @@
+//! `GET /v1/owners`: which node decides about which partition, from the totals book. Whoever
+//! asks often can ask the owner straight, and is spared the way over another node.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use odometer_schemas::partition::partition_of;
+use serde::Serialize;
+
+use super::Api;
+use super::parameters::Parameters;
+use super::problem::Problem;
+
+pub(super) const PARAMETERS: [&str; 1] = ["tenant"];
+
+#[derive(Debug, Serialize)]
+pub(crate) struct OwnersAnswer {
+    /// How many there are; a tenant's is `(murmur2(tenant) & 0x7fffffff) % partitions`, as
+    /// Kafka's producers have it.
+    partitions: usize,
+    /// Ascending by partition; those that had an owner.
+    owners: Vec<Owner>,
+}
+
+#[derive(Debug, Serialize)]
+struct Owner {
+    partition: u32,
+    /// Each owner's is larger than that of the one before.
+    epoch: u64,
+    /// Its `server.public_url`; `None` where it says none, as the one node of an embedded
+    /// installation.
+    url: Option<String>,
+}
+
+/// Answers with every partition, or with a tenant's.
+pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<OwnersAnswer>, Problem> {
+    let partitions = api.progress.partitions.len();
+    let count = u32::try_from(partitions).unwrap_or(u32::MAX);
+    let parameters = Parameters::read(&uri, &PARAMETERS)?;
+    let wanted = parameters.text("tenant")?.map(|tenant| partition_of(tenant, count));
+    let cursors = api.books.totals(|book| book.cursors()).await?;
+    let owners = cursors.into_iter().filter(|cursor| wanted.is_none_or(|wanted| wanted == cursor.partition));
+    let owner = |url: String| Some(url).filter(|url| !url.is_empty());
+    let mut owners: Vec<_> = owners
+        .map(|cursor| Owner { partition: cursor.partition, epoch: cursor.epoch, url: owner(cursor.owner) })
+        .collect();
+    owners.sort_by_key(|owner| owner.partition);
+    Ok(Json(OwnersAnswer { partitions, owners }))
+}
