@@ -27,8 +27,7 @@ struct Owner {
     partition: u32,
     /// Each owner's is larger than that of the one before.
     epoch: u64,
-    /// Its `server.public_url`; `None` where it says none, as the one node of an embedded
-    /// installation.
+    /// Its `server.public_url`; `None` for an embedded node, which owns all.
     url: Option<String>,
 }
 

@@ -1,5 +1,5 @@
 //! Answers quota questions on a node: where this node owns the tenant's partition it
-//! decides and tells the log; where another does it asks that one, once; where nobody
+//! decides and tells the log; where another does it asks that one; where nobody
 //! knows the counters, each limit's policy decides.
 //!
 //! Reading path: [`Desk::decide`] → [`scribe`] (into the log) → [`owners`] and
@@ -29,7 +29,7 @@ use odometer_schemas::time::TimeMs;
 use self::expiry::Expiry;
 use self::forward::{Owner, Reply, Word};
 use self::given::Given;
-use self::owners::Owners;
+use self::owners::{Astray, Owners};
 use self::requests::{ask, is_durable, is_strict, reservation_of, tenant_of};
 use self::scribe::{Scribe, Until, Written};
 use crate::api::books::Books;
@@ -124,14 +124,18 @@ impl Desk {
     /// decided or refused, never sent on.
     async fn decide_for_another(&self, epoch: u64, request: QuotaRequest) -> Reply {
         let partition = self.cells.partition_of(tenant_of(&request));
-        match self.here(partition) {
-            // Before that epoch, this node has been followed and has not heard of it yet.
-            Some((quota, own_epoch)) if own_epoch >= epoch => {
-                self.decided_for_nodes.fetch_add(1, Ordering::Relaxed);
-                Reply::Owner(Word::from(self.decide_here(partition, (&quota, own_epoch), &request).await))
+        // An owner of an earlier epoch was followed.
+        if let Some((quota, own_epoch)) = self.here(partition).filter(|(_, own_epoch)| *own_epoch >= epoch) {
+            self.decided_for_nodes.fetch_add(1, Ordering::Relaxed);
+            let decided = self.decide_here(partition, (&quota, own_epoch), &request).await;
+            let is_owner = self.epoch_here(partition) == Some(own_epoch);
+            // What was to be written may never be read back here once another node owns; that
+            // one answers, under the same id.
+            if is_owner || !matches!(decided, Err(QuotaError::Unavailable { .. })) {
+                return Reply::Owner(Word::from(decided));
             }
-            _ => Reply::NotOwner { successor: self.owners.of(partition).await },
         }
+        Reply::NotOwner { successor: self.owners.of(partition).await }
     }
 
     fn here(&self, partition: u32) -> Option<(LiveQuota, u64)> {
@@ -158,10 +162,19 @@ impl Desk {
         match self.seat(partition).await {
             Seat::Here { quota, epoch } => self.decide_here(partition, (&quota, epoch), &request).await,
             Seat::Elsewhere(owner) => match self.owners.ask(partition, &owner, &request).await {
-                Ok(decided) => decided,
-                Err(why) => self.decide_blind(&request, &why).await,
+                Ok(word) => word.into_result(),
+                Err(Astray(why)) => self.decide_after(partition, &request, &why).await,
             },
             Seat::Nowhere => self.decide_blind(&request, "nobody owns the tenant's partition at the moment").await,
+        }
+    }
+
+    /// Decides what no owner answered: without the counters, unless this node has become the
+    /// owner meanwhile.
+    async fn decide_after(&self, partition: u32, request: &QuotaRequest, why: &str) -> Result<Answer, QuotaError> {
+        match self.here(partition) {
+            Some((quota, epoch)) => self.decide_here(partition, (&quota, epoch), request).await,
+            None => self.decide_blind(request, why).await,
         }
     }
 

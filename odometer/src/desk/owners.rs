@@ -6,9 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use odometer_schemas::quota::{Answer, QuotaError};
 
-use super::forward::{Owner, ROUTE, Reply, TERMS_ROUTE, Told, decode, encode};
+use super::forward::{Owner, ROUTE, Reply, TERMS_ROUTE, Told, Word, decode, encode};
 use crate::api::books::Books;
 use crate::quota::service::QuotaRequest;
 
@@ -17,6 +16,13 @@ use crate::quota::service::QuotaRequest;
 const BELIEVED: Duration = Duration::from_millis(500);
 /// Longest wait for the owner's answer: a strict one waits for the log there.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
+
+/// Longest wait for the book: who asks waits for it, and there is an answer without it.
+const BOOK_MAX: Duration = Duration::from_secs(1);
+
+/// Why no owner said anything.
+#[derive(Debug)]
+pub(super) struct Astray(pub(super) String);
 
 pub(super) struct Owners {
     books: Arc<Books>,
@@ -36,6 +42,11 @@ struct Known {
     owners: Vec<Option<Owner>>,
 }
 
+/// The epoch of an owner; zero, which nobody has, where there is none.
+fn epoch_of(owner: &Option<Owner>) -> u64 {
+    owner.as_ref().map_or(0, |owner| owner.epoch)
+}
+
 impl Owners {
     pub(super) fn new(books: Arc<Books>, own_url: Arc<str>) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().context("no HTTP client can be made")?;
@@ -48,14 +59,29 @@ impl Owners {
         if let Some(known) = self.believed(partition) {
             return known;
         }
+        // From before what the book says, which may be slow to say it.
+        let asked = Instant::now();
+        let cursors = tokio::time::timeout(BOOK_MAX, self.books.totals(|book| book.cursors())).await;
         // Without the book nobody is known, also not from before: it may be long ago.
-        let cursors = self.books.totals(|book| book.cursors()).await.ok()?;
+        let cursors = cursors.ok()?.ok()?;
         let mut owners = vec![None; cursors.iter().map(|cursor| cursor.partition as usize + 1).max()?];
         for cursor in cursors.into_iter().filter(|cursor| !cursor.owner.is_empty()) {
             owners[cursor.partition as usize] = Some(Owner { epoch: cursor.epoch, url: cursor.owner });
         }
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { read: Some(Instant::now()), owners };
+        self.replace(Known { read: Some(asked), owners });
         self.believed(partition).flatten()
+    }
+
+    /// Takes what the book said, except where something newer is known by now.
+    fn replace(&self, mut found: Known) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for (found, known) in found.owners.iter_mut().zip(&mut known.owners) {
+            if epoch_of(known) > epoch_of(found) {
+                *found = known.take();
+            }
+        }
+        found.read = found.read.max(known.read);
+        *known = found;
     }
 
     fn believed(&self, partition: u32) -> Option<Option<Owner>> {
@@ -69,19 +95,14 @@ impl Owners {
     fn learn(&self, partition: u32, owner: &Owner) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = known.owners.get_mut(partition as usize)
-            && place.as_ref().is_none_or(|known| known.epoch < owner.epoch)
+            && epoch_of(place) < owner.epoch
         {
             *place = Some(owner.clone());
         }
     }
 
-    /// Asks the owner for a decision; fails where no owner says anything.
-    pub(super) async fn ask(
-        &self,
-        partition: u32,
-        owner: &Owner,
-        request: &QuotaRequest,
-    ) -> Result<Result<Answer, QuotaError>, String> {
+    /// Asks the owner for a decision.
+    pub(super) async fn ask(&self, partition: u32, owner: &Owner, request: &QuotaRequest) -> Result<Word, Astray> {
         self.asked.fetch_add(1, Relaxed);
         let said = self.ask_also_its_successor(partition, owner, request).await;
         if said.is_err() {
@@ -95,7 +116,7 @@ impl Owners {
         partition: u32,
         owner: &Owner,
         request: &QuotaRequest,
-    ) -> Result<Result<Answer, QuotaError>, String> {
+    ) -> Result<Word, Astray> {
         let mut reply = self.ask_one(owner, request).await?;
         if let Reply::NotOwner { successor: Some(successor) } = &reply
             && successor.epoch > owner.epoch
@@ -105,28 +126,28 @@ impl Owners {
             reply = self.ask_one(successor, request).await?;
         }
         match reply {
-            Reply::Owner(word) => Ok(word.into_result()),
-            Reply::NotOwner { .. } => Err(format!("partition {partition} is not owned by {} any more", owner.url)),
+            Reply::Owner(word) => Ok(word),
+            Reply::NotOwner { .. } => Err(Astray(format!("partition {partition} is changing its owner"))),
         }
     }
 
-    async fn ask_one(&self, owner: &Owner, request: &QuotaRequest) -> Result<Reply, String> {
+    async fn ask_one(&self, owner: &Owner, request: &QuotaRequest) -> Result<Reply, Astray> {
         self.post(format!("{}{ROUTE}", owner.url), encode(&(owner.epoch, request))).await
     }
 
     /// Asks an owner what a tenant of its own was given, and for all plans.
-    pub(super) async fn told(&self, owner: &Owner, tenant: &str) -> Result<Told, String> {
+    pub(super) async fn told(&self, owner: &Owner, tenant: &str) -> Result<Told, Astray> {
         self.post(format!("{}{TERMS_ROUTE}", owner.url), tenant.as_bytes().to_vec()).await
     }
 
-    async fn post<T: bincode::Decode<()>>(&self, url: String, body: Vec<u8>) -> Result<T, String> {
+    async fn post<T: bincode::Decode<()>>(&self, url: String, body: Vec<u8>) -> Result<T, Astray> {
         let sent = self.client.post(&url).body(body).send().await;
-        let answer = sent.map_err(|error| format!("the owner at {url} does not answer: {error}"))?;
+        let answer = sent.map_err(|error| Astray(format!("the owner at {url} does not answer: {error}")))?;
         if !answer.status().is_success() {
-            return Err(format!("the owner at {url} answers {}", answer.status()));
+            return Err(Astray(format!("the owner at {url} answers {}", answer.status())));
         }
-        let bytes = answer.bytes().await.map_err(|error| format!("the owner's answer broke off: {error}"))?;
-        decode(&bytes).ok_or_else(|| format!("the answer of {url} cannot be read; is it another build?"))
+        let bytes = answer.bytes().await.map_err(|error| Astray(format!("the owner's answer broke off: {error}")))?;
+        decode(&bytes).ok_or_else(|| Astray(format!("the answer of {url} cannot be read; is it another build?")))
     }
 }
 
@@ -139,7 +160,6 @@ mod tests {
     use axum::routing::post;
     use odometer_schemas::quota::{Check, Who};
 
-    use super::super::forward::Word;
     use super::*;
     use crate::node::files::Files;
     use crate::node::footing::BookPlace;
@@ -193,11 +213,11 @@ mod tests {
         let (new, new_epochs) = node(vec![busy(), not_owner(Some(owner(9, "http://nowhere.invalid")))]).await;
         let (old, old_epochs) = node(vec![not_owner(Some(owner(4, &new))), not_owner(Some(owner(4, &new)))]).await;
         let owners = owners();
-        let decided = owners.ask(PARTITION, &owner(3, &old), &question()).await.unwrap();
-        assert!(matches!(decided, Err(QuotaError::Unavailable { why }) if why == "busy"), "the owner's own word");
-        assert_eq!(owners.of(PARTITION).await, Some(owner(4, &new)));
-        let astray = owners.ask(PARTITION, &owner(3, &old), &question()).await.unwrap_err();
-        assert!(astray.contains("partition 1 is not owned"), "{astray}");
+        let word = owners.ask(PARTITION, &owner(3, &old), &question()).await.unwrap();
+        assert!(matches!(word, Word::Unavailable { why } if why == "busy"), "the owner's own word");
+        assert_eq!(owners.known.read().unwrap().owners, [None, Some(owner(4, &new))]);
+        let Astray(why) = owners.ask(PARTITION, &owner(3, &old), &question()).await.unwrap_err();
+        assert_eq!(why, "partition 1 is changing its owner");
         assert_eq!((&*old_epochs.lock().unwrap(), &*new_epochs.lock().unwrap()), (&vec![3, 3], &vec![4, 4]));
         assert_eq!((owners.asked.load(Relaxed), owners.astray.load(Relaxed)), (2, 1));
     }
@@ -208,9 +228,22 @@ mod tests {
         let (url, epochs) = node(hints.clone().map(not_owner).into()).await;
         let owners = owners();
         for _ in &hints {
-            assert!(owners.ask(PARTITION, &owner(3, &url), &question()).await.is_err());
+            let Astray(why) = owners.ask(PARTITION, &owner(3, &url), &question()).await.unwrap_err();
+            assert_eq!(why, "partition 1 is changing its owner");
         }
         assert_eq!(*epochs.lock().unwrap(), [3, 3, 3]);
-        assert_eq!(owners.of(PARTITION).await, None);
+        assert_eq!(owners.known.read().unwrap().owners, [None, None]);
+    }
+
+    #[test]
+    fn a_book_that_was_slow_takes_nothing_newer_away() {
+        let owners = owners();
+        owners.learn(PARTITION, &owner(4, "http://new"));
+        owners.learn(PARTITION, &owner(3, "http://old"));
+        owners
+            .replace(Known { read: None, owners: vec![Some(owner(1, "http://first")), Some(owner(3, "http://old"))] });
+        let known = owners.known.read().unwrap();
+        assert_eq!(known.owners, [Some(owner(1, "http://first")), Some(owner(4, "http://new"))]);
+        assert!(known.read.is_some());
     }
 }

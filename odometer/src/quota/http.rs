@@ -189,7 +189,7 @@ struct TenantAnswer<'a> {
     plan: &'a str,
     /// Whether it was assigned, or is the default.
     assigned: bool,
-    /// RFC 3339; null for calendar months, absent while nobody can say.
+    /// RFC 3339; null for calendar months, absent where it was not put or nobody can say.
     #[serde(skip_serializing_if = "Option::is_none")]
     anchor: Option<Option<String>>,
     overrides: &'a [odometer_schemas::quota::Limit],
@@ -260,10 +260,6 @@ async fn put_tenant(
     terms.validate().map_err(|error| bad_terms("overrides", &error))?;
     let anchor = anchor.map(|anchor| anchor.map(|text| anchor_of(&text)).transpose()).transpose()?;
     quota.service.put_tenant(tenant.clone(), terms.clone(), anchor).await?;
-    let anchor = match anchor {
-        None => quota.service.tenant(tenant.clone()).await.anchor,
-        put => put,
-    };
     Ok(tenant_reply(&quota, &tenant, &Tenant { terms, anchor }))
 }
 

@@ -33,13 +33,14 @@ pub(super) fn create(connection: &mut Connection, partitions: u32) -> rusqlite::
     Ok(true)
 }
 
-/// Lays out anew what an older build wrote, at once or not at all. Meanwhile that takes twice
-/// as much room again as the log.
+/// Lays out anew what an older build wrote, at once or not at all. That takes twice as much
+/// room again as the log: the one half in the write-ahead log meanwhile, the other in the
+/// file, where it is used again.
 pub(super) fn bring_up_to_date(connection: &mut Connection) -> Result<(), LogError> {
     if meta(connection, "schema_version")? != BEFORE {
         return Ok(());
     }
-    tracing::info!("copying the embedded log into this build's layout; needs room for two more of it meanwhile");
+    tracing::info!("copying the embedded log into this build's layout; needs room for two more of it");
     lay_out_anew(connection).map_err(failed("copying it into this build's layout, with room for two more of it"))
 }
 
