@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use odometer_schemas::partition::partition_of;
+use odometer_sink::totals::PartitionCursor;
 use serde::Serialize;
 
 use super::Api;
@@ -33,16 +33,12 @@ struct Owner {
 
 /// Answers with every partition, or with a tenant's.
 pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<OwnersAnswer>, Problem> {
-    let partitions = api.progress.partitions.len();
-    let count = u32::try_from(partitions).unwrap_or(u32::MAX);
     let parameters = Parameters::read(&uri, &PARAMETERS)?;
-    let wanted = parameters.text("tenant")?.map(|tenant| partition_of(tenant, count));
+    let wanted = parameters.text("tenant")?.map(|tenant| api.cells.partition_of(tenant));
     let cursors = api.books.totals(|book| book.cursors()).await?;
-    let owners = cursors.into_iter().filter(|cursor| wanted.is_none_or(|wanted| wanted == cursor.partition));
-    let owner = |url: String| Some(url).filter(|url| !url.is_empty());
-    let mut owners: Vec<_> = owners
-        .map(|cursor| Owner { partition: cursor.partition, epoch: cursor.epoch, url: owner(cursor.owner) })
-        .collect();
-    owners.sort_by_key(|owner| owner.partition);
-    Ok(Json(OwnersAnswer { partitions, owners }))
+    let cursors = cursors.into_iter().filter(|cursor| wanted.is_none_or(|wanted| wanted == cursor.partition));
+    let url = |owner: String| Some(owner).filter(|owner| !owner.is_empty());
+    let owners =
+        cursors.map(|PartitionCursor { partition, epoch, owner, .. }| Owner { partition, epoch, url: url(owner) });
+    Ok(Json(OwnersAnswer { partitions: api.progress.partitions.len(), owners: owners.collect() }))
 }

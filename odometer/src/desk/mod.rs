@@ -2,9 +2,9 @@
 //! decides and tells the log; where another does it asks that one; where nobody
 //! knows the counters, each limit's policy decides.
 //!
-//! Reading path: [`Desk::decide`] → [`scribe`] (into the log) → [`owners`] and
-//! [`forward`] (another node) → [`given`] (nobody) → [`expiry`] (what ends by itself) → [`terms`] (what
-//! tenants are entitled to).
+//! Reading path: [`Desk::decide`] → [`scribe`] (into the log) → [`owners`] and [`forward`]
+//! (another node) → [`given`] (nobody) → [`expiry`] (what ends by itself) → [`terms`]
+//! (what tenants are entitled to).
 
 mod at_once;
 mod expiry;
@@ -14,6 +14,8 @@ mod owners;
 mod requests;
 mod scribe;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,12 +128,12 @@ impl Desk {
         let partition = self.cells.partition_of(tenant_of(&request));
         // An owner of an earlier epoch was followed.
         if let Some((quota, own_epoch)) = self.here(partition).filter(|(_, own_epoch)| *own_epoch >= epoch) {
-            self.decided_for_nodes.fetch_add(1, Ordering::Relaxed);
             let decided = self.decide_here(partition, (&quota, own_epoch), &request).await;
             let is_owner = self.epoch_here(partition) == Some(own_epoch);
             // What was to be written may never be read back here once another node owns; that
             // one answers, under the same id.
             if is_owner || !matches!(decided, Err(QuotaError::Unavailable { .. })) {
+                self.decided_for_nodes.fetch_add(1, Ordering::Relaxed);
                 return Reply::Owner(Word::from(decided));
             }
         }

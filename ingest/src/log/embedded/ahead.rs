@@ -36,7 +36,7 @@ fn ask(file: &File, from: u64) {
     use rustix::fs::{Advice, fadvise};
 
     // What is written until the next time, and in half a second in which nobody can ask, with
-    // some to spare. To look whether it is there takes a fifth of a millisecond.
+    // some to spare. To look whether it is there takes a few tenths of a millisecond.
     const AHEAD_BYTES: u64 = 24 * 1024 * 1024;
     // Linux takes no more at once than it reads ahead, this much unless it is told otherwise.
     const STEP: u64 = 128 * 1024;

@@ -10,8 +10,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, para
 use crate::log::Appended;
 
 /// Rows that may not be in the index: what commits of few envelopes share of its pages, and
-/// what is looked through for an envelope at most. That takes twenty microseconds where
-/// envelopes are small, and a hundred at 20 KB.
+/// what is looked through for an envelope at most. That takes some twenty microseconds
+/// where envelopes are small, and up to a hundred at 20 KB.
 pub(super) const UNPLACED_MAX: usize = 64;
 
 pub(super) const SCHEMA: &str = "
